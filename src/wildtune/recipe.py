@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 class _Table(pydantic.BaseModel):
     """A frozen TOML table that refuses unknown keys and values of another type."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Input(_Table):
@@ -77,10 +78,10 @@ class Augment(_Table):
         "centre", description="centre: as in validation; random: a place of the same size; random_resized: also a size"
     )
     crop_scale: tuple[Positive, Positive] = pydantic.Field(
-        (0.35, 1.0), description="random_resized: share of the photo's area, lowest and highest"
+        (0.35, 1.0), strict=False, description="random_resized: share of the photo's area, lowest and highest"
     )
     crop_ratio: tuple[Positive, Positive] = pydantic.Field(
-        (0.75, 1.3333), description="random_resized: width over height, lowest and highest"
+        (0.75, 1.3333), strict=False, description="random_resized: width over height, lowest and highest"
     )
     flip: Fraction = pydantic.Field(0.0, description="chance of mirroring left and right")
     rotation: Annotated[float, pydantic.Field(ge=0, le=0.5)] = pydantic.Field(
@@ -90,9 +91,6 @@ class Augment(_Table):
     contrast: Fraction = pydantic.Field(0.0, description="largest relative change of contrast")
     saturation: Fraction = pydantic.Field(0.0, description="largest relative change of saturation")
     noise: NotNegative = pydantic.Field(0.0, description="standard deviation of Gaussian noise, on the 0-255 scale")
-    mixup: NotNegative = pydantic.Field(
-        0.0, description="alpha of the Beta distribution that mixes pairs of photos; 0: none (fine-tuning only)"
-    )
 
     @pydantic.model_validator(mode="after")
     def _ordered_ranges(self) -> Augment:
@@ -145,16 +143,10 @@ class Stage(_Table):
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
         0.0, description="share of the target spread over all classes"
     )
-    average: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
-        0.0, description="all: decay of the running average of the weights that is kept; 0: none"
-    )
     views: Literal["every_epoch"] | Count = pydantic.Field(
         1, description="head: augmented views of each photo that are cached; every_epoch: a fresh one each epoch"
     )
     keep: Literal["best", "last"] = pydantic.Field("best", description="epoch that is kept, by validation accuracy")
-    drop_rate: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
-        0.0, description="all: dropout before the head"
-    )
     policy: Policy = Policy()
     augment: Augment = Augment()
 
@@ -170,13 +162,13 @@ class Recipe(_Table):
     seed: int = pydantic.Field(0, description="of everything random in training")
     input: Input = Input()
     split: SplitOptions = SplitOptions()
-    stages: Annotated[tuple[Stage, ...], pydantic.Field(min_length=1)] = pydantic.Field(
-        description="what is trained, in order"
-    )
+    stages: tuple[Stage, ...] = pydantic.Field(strict=False, description="what is trained, in order")
 
     @pydantic.model_validator(mode="after")
     def _distinct_names(self) -> Recipe:
         names = [stage.name for stage in self.stages]
+        if not names:
+            raise ValueError("stages must have at least one entry")
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have different names. Got {names}")
         return self
@@ -210,14 +202,33 @@ def create_recipe(table: dict[str, Any], source: str = "the recipe", problems: S
     try:
         recipe = Recipe.model_validate(table)
     except pydantic.ValidationError as error:
-        found += [_explain(detail) for detail in error.errors()]
+        found += _explain_all(error)
     if recipe is not None and not found:
         return recipe
     count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
     lines = "\n".join(f"  - {problem}" for problem in found)
     raise RecipeError(
-        f"{source} has {count}:\n{lines}\n`wildtune recipes default` shows a valid recipe with every key explained."
+        f"{source} has {count}:\n{lines}\n`wildtune recipes keys` explains every key."
     )
+
+
+def describe_keys() -> str:
+    """Return a table of every key of a recipe: its name, type, default and meaning, one a line."""
+    lines: list[str] = []
+
+    def walk(model: type[pydantic.BaseModel], prefix: str) -> None:
+        for name, info in model.model_fields.items():
+            nested = next(
+                (a for a in (info.annotation, *get_args(info.annotation)) if hasattr(a, "model_fields")), None
+            )
+            if nested is not None:
+                walk(nested, f"{prefix}{name}.N." if name == "stages" else f"{prefix}{name}.")
+                continue
+            default = "required" if info.is_required() else f"default {json.dumps(info.default)}"
+            lines.append(f"{prefix + name:32} {default:24} {info.description}")
+
+    walk(Recipe, "")
+    return "\n".join(lines) + "\n"
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -267,30 +278,39 @@ def _apply_change(table: dict[str, Any], change: str) -> list[str]:
     return []
 
 
+def _explain_all(error: pydantic.ValidationError) -> list[str]:
+    """Turn pydantic's errors into one sentence for each key, in the recipe's order."""
+    by_key: dict[str, list[str]] = {}
+    for detail in error.errors():
+        where = ".".join(str(part) for part in detail["loc"] if not _is_branch(part)) or "recipe"
+        by_key.setdefault(where, []).append(_explain(detail))
+    # A key that allows a word or a number fails once for each: both belong in one sentence.
+    return [f"{where}: {' or '.join(dict.fromkeys(said))}" for where, said in by_key.items()]
+
+
 def _explain(detail: Any) -> str:
-    """Say what one pydantic error means: the key, what was expected, what was found, the nearest name."""
-    where = ".".join(str(part) for part in detail["loc"] if not _is_branch(part)) or "recipe"
+    """Say what one pydantic error means: what was expected, what was found, the nearest name."""
     if detail["type"] == "extra_forbidden":
         names = _valid_names(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), names, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(names)}"
-        return f"{where}: unknown key; {hint}"
+        return f"unknown key; {hint}"
     if detail["type"] == "missing":
-        return f"{where}: is missing"
+        return "is missing"
     if detail["type"] == "value_error":
-        return f"{where}: {detail['ctx']['error']}"
+        return str(detail["ctx"]["error"])
     if detail["type"] == "literal_error" and isinstance(detail["input"], str):
         options = [part.strip(" '") for part in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
         near = difflib.get_close_matches(detail["input"], options, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"{where}: must be one of {detail['ctx']['expected']}. Got {detail['input']!r}{hint}"
+        return f"must be one of {detail['ctx']['expected']}. Got {detail['input']!r}{hint}"
     message = detail["msg"].removeprefix("Input ")
-    return f"{where}: {message}. Got {detail['input']!r}"
+    return f"{message}. Got {detail['input']!r}"
 
 
 def _is_branch(part: Any) -> bool:
     """Say whether pydantic put the name of a union's branch, which is no key of the recipe, into a location."""
-    return isinstance(part, str) and (part in ("int", "float") or "[" in part)
+    return isinstance(part, str) and (part in ("int", "float", "constrained-int") or "[" in part)
 
 
 def _valid_names(location: Sequence[Any]) -> list[str]:

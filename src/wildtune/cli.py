@@ -1,0 +1,205 @@
+"""The command line: one thin function for each verb. Heavy imports stay inside them, so that --help is quick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wildtune.errors import CommandError, WildtuneError
+
+app = typer.Typer(
+    name="wildtune",
+    help="Folders of wildlife photos in, an image classifier you can trust out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Photos = Annotated[
+    str, typer.Argument(metavar="PHOTOS", help="Folder of class folders, CSV file, or TFRecord file or folder.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `wildtune train` made.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="Built-in recipe by name, or a TOML file.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as stages.0.epochs=3.")
+]
+
+
+@app.command()
+def train(
+    photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help=Photos.__metadata__[0].help)] = None,
+    recipe: RecipeName = "default",
+    backbone: Annotated[str | None, typer.Option(help="Any timm model by name.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File of pretrained weights; auto: timm's download; none: random.")
+    ] = None,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the run; by default runs/DATE-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+) -> None:
+    """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
+    from wildtune import job
+    from wildtune.recipe import load_recipe
+
+    if resume is not None:
+        if backbone or weights or changes or out or recipe != "default":
+            raise CommandError("--resume goes on with the run's own recipe: give it no other option than PHOTOS.")
+        with _saying_how_to_resume(resume):
+            job.resume(resume, photos)
+        return
+    if photos is None:
+        raise CommandError("Say which photos: wildtune train PHOTOS, or wildtune train --resume RUN.")
+    chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
+    folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    with _saying_how_to_resume(folder):
+        job.train(photos, chosen, folder)
+
+
+@app.command()
+def check(
+    photos: Photos,
+    out: Annotated[Path | None, typer.Option(help="Also write the findings to this CSV file.")] = None,
+) -> None:
+    """Look for faults in PHOTOS, before anything is trained."""
+    from wildtune import job
+    from wildtune.photos.audit import save_findings
+
+    findings = job.check(photos)
+    for finding in findings.findings:
+        print(f"{finding.severity}: {finding.kind}: {finding.path}: {finding.detail}")
+    if out:
+        save_findings(findings, out)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help="Other labelled photos.")] = None,
+) -> None:
+    """Show a run's scores, or score it on other labelled PHOTOS."""
+    from wildtune import job
+    from wildtune.evaluate.text import describe_evaluation
+
+    print(describe_evaluation(job.evaluate(run, photos) if photos else job.saved_evaluation(run)))
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="Folder or file of photos, labelled or not.")],
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; by default it is printed.")] = None,
+    to: Annotated[str, typer.Option(help="Format: csv.")] = "csv",
+) -> None:
+    """Predict every photo in PHOTOS; one that cannot be read gets a reason instead."""
+    from wildtune import job
+    from wildtune.errors import PhotosError
+    from wildtune.predict.predictions import predictions_csv, save_predictions
+
+    if to != "csv":
+        raise CommandError(f"--to must be csv in this version. Got {to!r}.")
+    predictions = job.predict(run, photos)
+    if out:
+        save_predictions(predictions, out)
+    else:
+        sys.stdout.write(predictions_csv(predictions))
+    unread = sum(bool(error) for error in predictions.errors)
+    if unread == len(predictions):
+        raise PhotosError(f"None of the {unread} files in {photos} could be read as a photo; their rows say why.")
+    print(f"{len(predictions) - unread} photos predicted, {unread} could not be read", file=sys.stderr)
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.")] = None) -> None:
+    """List the built-in recipes, or print one; `recipes keys` explains every key."""
+    from wildtune.recipe import builtin_recipes, describe_keys
+
+    found = builtin_recipes()
+    if name is None:
+        for known, text in found.items():
+            print(f"{known:10} {text.splitlines()[0].removeprefix('# ')}")
+        print(f"{'keys':10} every key of a recipe, its default and meaning")
+    elif name == "keys":
+        print(describe_keys(), end="")
+    elif name in found:
+        print(found[name], end="")
+    else:
+        raise CommandError(f"There is no recipe '{name}'. Built in are {', '.join(found)}; `keys` explains them.")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the photos and the run.")] = Path("wildtune-demo"),
+) -> None:
+    """Do the whole job on generated photos with embedded weights, in about two minutes."""
+    from wildtune import job
+
+    with _saying_how_to_resume(out / "run"):
+        job.demo(out)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    context.obj = debug
+    if version:
+        import importlib.metadata
+
+        print(importlib.metadata.version("wildtune"))
+        raise typer.Exit
+
+
+class _saying_how_to_resume:  # noqa: N801 - reads as a sentence where it is used
+    """On Ctrl-C within the block, make the last line say how to go on."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        import signal
+
+        # A batch system ends jobs with SIGTERM: treat it as Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            if (self.run / "environment.json").exists():
+                print(f"Interrupted. Go on with: wildtune train --resume {self.run}", file=sys.stderr)
+            else:
+                print("Interrupted before anything was trained. Give the same command again.", file=sys.stderr)
+            sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line; exit with 0, 2 (command or recipe), 3 (photos or weights) or 130 (interrupted)."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    # Libraries warn about their own inner life; a user can do nothing about it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app()
+    except WildtuneError as error:
+        if debug:
+            raise
+        print(f"wildtune: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        sys.exit(0)
+    except MemoryError:
+        print("wildtune: out of memory. A smaller batch_size or backbone needs less.", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""The honest numbers: accuracy with its interval, every class, and whether one model beats another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+from scipy import stats
+from sklearn import metrics
+
+from wildtune import files
+from wildtune.predict.predictions import Predictions
+
+
+class _Frozen(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, ser_json_inf_nan="null")
+
+
+class ClassScore(_Frozen):
+    """How one class fares.
+
+    photos     photos labelled with it
+    recall     share of them that were recognised, 0-1; NaN without photos
+    precision  share right among the photos taken for it, 0-1; NaN where none was
+    f1         harmonic mean of both, 0-1
+    taken_for  the class it is most often mistaken for ("" if never), and how many times
+    """
+
+    name: str
+    photos: int
+    recall: float | None
+    precision: float | None
+    f1: float
+    taken_for: str
+    taken_for_count: int
+
+
+class Mistake(_Frozen):
+    """A photo whose prediction differs from its label. `confidence` is 0-1."""
+
+    path: str
+    label: str
+    prediction: str
+    confidence: float
+
+
+class Comparison(_Frozen):
+    """Two models on the same photos.
+
+    only_first    photos that only the first model gets right
+    only_second   photos that only the second gets right
+    difference    accuracy of the second less that of the first, -1 to 1, with a 95 % interval (low, high)
+    p_value       exact two-sided McNemar test that both are equally often right
+    """
+
+    first: str
+    second: str
+    photos: int
+    only_first: int
+    only_second: int
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is more than chance explains, at the 5 % level."""
+        return self.p_value < 0.05
+
+
+class Evaluation(_Frozen):
+    """One model on one set of labelled photos.
+
+    side                 "val" or "test"
+    photos               number of photos with a label and a prediction
+    without_prediction   number of photos that could not be read
+    accuracy             share right, 0-1, with a 95 % Wilson interval (low, high)
+    balanced_accuracy    mean recall over the classes that have photos, 0-1
+    macro_f1             mean F1 over the classes, 0-1
+    log_loss             mean negative log-likelihood of the label, nats
+    calibration_error    expected calibration error over 15 equal bins of confidence, 0-1
+    confusion            (C, C) counts, rows the label, columns the prediction
+    mistakes             every mistake, most confident first
+    """
+
+    side: str
+    photos: int
+    without_prediction: int
+    accuracy: float
+    interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    log_loss: float
+    calibration_error: float
+    class_names: tuple[str, ...]
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    mistakes: tuple[Mistake, ...]
+
+
+def wilson_interval(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share (Wilson 1927), both ends in 0-1; (0, 1) without photos."""
+    if total == 0:
+        return 0.0, 1.0
+    result = stats.binomtest(right, total).proportion_ci(level, method="wilson")
+    return float(result.low), float(result.high)
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy, 0-1, over equal bins of confidence (Naeini et al. 2015).
+
+    `confidence` is (N,) in 0-1, `right` (N,) bool.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(confidence[place == b].sum() - right[place == b].sum()) for b in range(bins)]
+    return float(sum(gaps) / len(confidence))
+
+
+def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
+    """Score predictions whose labels are known; rows without a label or a prediction are left out.
+
+    Raises ValueError when no row can be scored.
+    """
+    keep = (predictions.targets >= 0) & (predictions.predicted >= 0)
+    if not keep.any():
+        raise ValueError("no photo has both a label among the model's classes and a prediction")
+    targets, predicted = predictions.targets[keep], predictions.predicted[keep]
+    probs, right = predictions.probs[keep], targets == predicted
+    indices = range(len(predictions.class_names))
+    confusion = metrics.confusion_matrix(targets, predicted, labels=list(indices))
+    classes = tuple(_class_score(i, confusion, predictions.class_names) for i in indices)
+    present = [c for c in classes if c.photos]
+    return Evaluation(
+        side=side,
+        photos=len(targets),
+        without_prediction=int((predictions.predicted < 0).sum()),
+        accuracy=float(right.mean()),
+        interval=wilson_interval(int(right.sum()), len(right)),
+        balanced_accuracy=float(np.mean([c.recall for c in present])),
+        macro_f1=float(np.mean([c.f1 for c in present])),
+        log_loss=float(-np.log(np.maximum(probs[np.arange(len(targets)), targets], 1e-12)).mean()),
+        calibration_error=expected_calibration_error(probs.max(axis=1), right),
+        class_names=predictions.class_names,
+        classes=classes,
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        mistakes=_mistakes(predictions, keep),
+    )
+
+
+def compare(first: Predictions, second: Predictions, names: tuple[str, str] = ("first", "second")) -> Comparison:
+    """Compare two models photo by photo, on the photos that both predict and whose labels are known.
+
+    The test is McNemar's in its exact form; the interval of the difference is Newcombe's method 10 for paired
+    shares (Newcombe 1998). Photos are matched by path. Raises ValueError when none is common.
+    """
+    rows = {path: i for i, path in enumerate(second.paths)}
+    pairs = [(i, rows[path]) for i, path in enumerate(first.paths) if path in rows]
+    right = np.array(
+        [
+            (first.predicted[i] == first.targets[i], second.predicted[j] == second.targets[j])
+            for i, j in pairs
+            if min(first.targets[i], second.targets[j], first.predicted[i], second.predicted[j]) >= 0
+        ]
+    )
+    if not len(right):
+        raise ValueError("the two sets of predictions have no labelled photo in common")
+    only_first = int((right[:, 0] & ~right[:, 1]).sum())
+    only_second = int((~right[:, 0] & right[:, 1]).sum())
+    discordant = only_first + only_second
+    p_value = stats.binomtest(only_second, discordant).pvalue if discordant else 1.0
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        photos=len(right),
+        only_first=only_first,
+        only_second=only_second,
+        difference=(only_second - only_first) / len(right),
+        interval=_paired_interval(right),
+        p_value=float(p_value),
+    )
+
+
+def _paired_interval(right: np.ndarray) -> tuple[float, float]:
+    """Return Newcombe's hybrid score interval for the second share less the first; `right` is (N, 2) bool."""
+    total = len(right)
+    both = int(right.all(axis=1).sum())
+    second, first = int(right[:, 1].sum()), int(right[:, 0].sum())
+    neither = total - first - second + both
+    low2, high2 = wilson_interval(second, total)
+    low1, high1 = wilson_interval(first, total)
+    p1, p2 = first / total, second / total
+    product = first * (total - first) * second * (total - second)
+    # Newcombe's phi with his continuity correction for a positive association.
+    cross = both * neither - (second - both) * (first - both)
+    if cross > 0:
+        cross = max(cross - total / 2, 0)
+    phi = cross / product**0.5 if product else 0.0
+    down = (p2 - low2) ** 2 - 2 * phi * (p2 - low2) * (high1 - p1) + (high1 - p1) ** 2
+    up = (high2 - p2) ** 2 - 2 * phi * (high2 - p2) * (p1 - low1) + (p1 - low1) ** 2
+    difference = p2 - p1
+    return float(difference - max(down, 0) ** 0.5), float(difference + max(up, 0) ** 0.5)
+
+
+def _class_score(index: int, confusion: np.ndarray, names: tuple[str, ...]) -> ClassScore:
+    right, photos, taken = int(confusion[index, index]), int(confusion[index].sum()), int(confusion[:, index].sum())
+    others = confusion[index].copy()
+    others[index] = 0
+    worst = int(others.argmax())
+    return ClassScore(
+        name=names[index],
+        photos=photos,
+        recall=right / photos if photos else None,
+        precision=right / taken if taken else None,
+        f1=2 * right / (photos + taken) if photos + taken else 0.0,
+        taken_for=names[worst] if others[worst] else "",
+        taken_for_count=int(others[worst]),
+    )
+
+
+def _mistakes(predictions: Predictions, keep: np.ndarray) -> tuple[Mistake, ...]:
+    wrong = np.flatnonzero(keep & (predictions.targets != predictions.predicted))
+    # Stable and by path among equals, so that the list is the same on every machine.
+    order = sorted(wrong, key=lambda i: (-round(float(predictions.confidence[i]), 6), predictions.paths[i]))
+    return tuple(
+        Mistake(
+            path=predictions.paths[i],
+            label=predictions.labels[i],
+            prediction=predictions.class_names[predictions.predicted[i]],
+            confidence=float(predictions.confidence[i]),
+        )
+        for i in order
+    )
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """All a run's scores: each side by the final model and by the model before each later stage.
+
+    sides          "val" and, where there are test photos, "test": the final model
+    before         the same sides by the model at the end of each earlier stage, keyed (stage, side)
+    comparisons    each earlier stage against the final model, per side, keyed (stage, side)
+    """
+
+    sides: dict[str, Evaluation]
+    before: dict[tuple[str, str], Evaluation]
+    comparisons: dict[tuple[str, str], Comparison]
+
+    @property
+    def headline(self) -> Evaluation:
+        """The evaluation to quote: on the test photos, or on validation where there are none."""
+        return self.sides.get("test", self.sides["val"])
+
+
+def evaluate_run(final: dict[str, Predictions], before: dict[tuple[str, str], Predictions], last: str) -> RunEvaluation:
+    """Score a run: `final` by side, `before` by (stage, side), `last` the name of the last stage."""
+    return RunEvaluation(
+        sides={side: evaluate(p, side) for side, p in final.items()},
+        before={key: evaluate(p, key[1]) for key, p in before.items()},
+        comparisons={key: compare(p, final[key[1]], (key[0], last)) for key, p in before.items()},
+    )
+
+
+def save_evaluation(evaluation: RunEvaluation, path: Path) -> None:
+    """Write all scores as JSON; the keys of `before` and `comparisons` become "STAGE/SIDE"."""
+    table: dict[str, Any] = {"sides": {k: v.model_dump(mode="json") for k, v in evaluation.sides.items()}}
+    for name in ("before", "comparisons"):
+        values = getattr(evaluation, name)
+        table[name] = {"/".join(key): value.model_dump(mode="json") for key, value in values.items()}
+    files.write_text(path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_evaluation(path: Path) -> RunEvaluation:
+    """Read what `save_evaluation` wrote."""
+    table = json.loads(path.read_text("utf-8"))
+
+    def key(text: str) -> tuple[str, str]:
+        stage, side = text.split("/")
+        return stage, side
+
+    return RunEvaluation(
+        sides={k: Evaluation.model_validate(v) for k, v in table["sides"].items()},
+        before={key(k): Evaluation.model_validate(v) for k, v in table["before"].items()},
+        comparisons={key(k): Comparison.model_validate(v) for k, v in table["comparisons"].items()},
+    )

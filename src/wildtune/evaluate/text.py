@@ -1,0 +1,28 @@
+"""An evaluation in a few lines for a terminal."""
+
+from __future__ import annotations
+
+from wildtune.evaluate.evaluation import Evaluation
+
+
+def describe_evaluation(evaluation: Evaluation) -> str:
+    """Return the scores and a line for each class, weakest first."""
+    low, high = evaluation.interval
+    lines = [
+        f"{evaluation.side}: {evaluation.photos} photos",
+        f"accuracy           {evaluation.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})",
+        f"balanced accuracy  {evaluation.balanced_accuracy:.1%}",
+        f"macro F1           {evaluation.macro_f1:.3f}",
+        f"log loss           {evaluation.log_loss:.4f}",
+        f"calibration error  {evaluation.calibration_error:.3f}",
+        "",
+        f"{'class':24} photos  recall  precision  taken for",
+    ]
+    scored = [c for c in evaluation.classes if c.recall is not None]
+    for score in sorted(scored, key=lambda c: (c.recall or 0.0, c.name)):
+        precision = "-" if score.precision is None else f"{score.precision:.1%}"
+        taken = f"{score.taken_for} ({score.taken_for_count})" if score.taken_for else "-"
+        lines.append(f"{score.name:24} {score.photos:6}  {score.recall:6.1%}  {precision:>9}  {taken}")
+    if evaluation.without_prediction:
+        lines.append(f"{evaluation.without_prediction} photos could not be read")
+    return "\n".join(lines)

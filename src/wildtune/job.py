@@ -1,0 +1,318 @@
+"""The whole street in its order: photos, catalogue, findings, split, plan, bundle, predictions, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wildtune import files, runtime
+from wildtune.errors import CommandError, PhotosError
+from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
+from wildtune.evaluate.evaluation import evaluate as score_predictions
+from wildtune.model.backbone import reset_head
+from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
+from wildtune.model.engine import default_engine
+from wildtune.model.preprocess import decode_stored
+from wildtune.model.weights import create_pretrained
+from wildtune.photos.audit import Findings, audit, save_findings
+from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.sources import list_photos, load_photos
+from wildtune.photos.split import Split, save_split, split_photos
+from wildtune.photos.decode import create_thumbnail
+from wildtune.photos.store import load_store
+from wildtune.predict.predictions import Predictions, save_predictions
+from wildtune.predict.predictor import Predictor
+from wildtune.progress import Reporter
+from wildtune.report.content import RunContent
+from wildtune.report.page import write_report
+from wildtune.recipe import Recipe, dump_recipe, load_recipe
+from wildtune.train import checkpoint
+from wildtune.train.batches import Side
+from wildtune.train.history import load_history
+from wildtune.train.loop import train_stages
+from wildtune.train.plan import Plan, load_plan, save_plan
+from wildtune.train.planning import create_plan, data_key, describe_plan
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, plan, bundle and scores."""
+
+    folder: Path
+    plan: Plan
+    bundle: Bundle
+    evaluation: RunEvaluation
+
+
+def train(source: str | Path, recipe: Recipe, out: Path, reporter: Reporter | None = None) -> Run:
+    """Train a classifier on photos and leave every promised file in the new folder `out`.
+
+    Raises CommandError when `out` already holds something, PhotosError, WeightsError or RecipeError for what
+    cannot be used. The photos are only read.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CommandError(
+            f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
+        )
+    where = Path(source)
+    if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
+        raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
+    reporter = reporter or Reporter()
+    catalogue = _load_catalogue(source, reporter)
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_text(out / "recipe.toml", dump_recipe(recipe))
+    about = {"photos": str(where.resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
+    files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return _go_on(out, recipe, catalogue, None, reporter)
+
+
+def resume(folder: Path, source: str | Path | None = None, reporter: Reporter | None = None) -> Run:
+    """Go on with a run from its last checkpoint; the result is that of an uninterrupted run.
+
+    `source` says where the photos are now, if they have moved. Raises CommandError when the folder is no run or
+    the photos are no longer those it was planned for.
+    """
+    reporter = reporter or Reporter()
+    if not (folder / "recipe.toml").exists() or not (folder / "environment.json").exists():
+        raise CommandError(
+            f"{folder} holds no run: expected recipe.toml and environment.json there.\n"
+            "Start one: wildtune train PHOTOS --out DIR"
+        )
+    recipe = load_recipe(str(folder / "recipe.toml"))
+    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    now = runtime.environment()["packages"]
+    changed = [f"{name} {old} -> {now.get(name)}" for name, old in about["packages"].items() if now.get(name) != old]
+    if changed:
+        reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
+    planned = load_plan(folder / "plan.toml") if (folder / "plan.toml").exists() else None
+    catalogue = _load_catalogue(source or about["photos"], reporter)
+    return _go_on(folder, recipe, catalogue, planned, reporter)
+
+
+def predict(run: Path, source: str | Path, reporter: Reporter | None = None) -> Predictions:
+    """Predict all photos in a folder, file, CSV or TFRecord source with a run's (or a bundle's own) classifier.
+
+    A photo that cannot be read gets its reason instead of a prediction.
+    """
+    reporter = reporter or Reporter()
+    bundle = load_bundle(run)
+    catalogue = list_photos(source)
+    predictor = _create_predictor(bundle)
+    with reporter.bar("predicting") as tell:
+        predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
+    known = tuple(label if label in bundle.class_names else "" for label in predictions.labels)
+    return Predictions(predictions.paths, known, predictions.errors, predictions.logits, predictions.class_names)
+
+
+def evaluate(run: Path, source: str | Path, reporter: Reporter | None = None) -> Evaluation:
+    """Score a run's classifier on labelled photos it has not been trained on.
+
+    Photos whose label the classifier does not know are left out, and said so. Raises PhotosError when none is
+    left.
+    """
+    reporter = reporter or Reporter()
+    bundle = load_bundle(run)
+    findings = _audit(_load_catalogue(source, reporter), reporter)
+    known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
+    if not known:
+        raise PhotosError(
+            f"No photo in {source} has a label that the classifier knows.\n"
+            f"It knows {', '.join(bundle.class_names)}; found {', '.join(findings.catalogue.class_names)}."
+        )
+    if len(known) < len(findings.usable):
+        reporter.say(f"note: {len(findings.usable) - len(known)} photos of classes it does not know are left out")
+    with reporter.bar("predicting") as tell:
+        predictions = _create_predictor(bundle).predict(findings.catalogue, known, tell)
+    return score_predictions(predictions, "given")
+
+
+def saved_evaluation(run: Path) -> Evaluation:
+    """Return the headline scores of a finished run. Raises CommandError when it has none yet."""
+    path = run / "evaluation.json"
+    if not path.exists():
+        raise CommandError(
+            f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
+        )
+    return load_evaluation(path).headline
+
+
+def check(source: str | Path, reporter: Reporter | None = None) -> Findings:
+    """Look for faults in photos."""
+    reporter = reporter or Reporter()
+    return _audit(_load_catalogue(source, reporter), reporter)
+
+
+def demo(out: Path, reporter: Reporter | None = None) -> Run:
+    """Generate photos in `out`/photos and do the whole job on them, with the embedded weights, in `out`/run."""
+    from wildtune.demo.animals import SPECIES, write_demo_photos
+    from wildtune.demo.weights import DEMO_BACKBONE, demo_weights_path
+
+    if out.exists() and any(out.iterdir()):
+        raise CommandError(f"{out} exists already. Choose another --out, or delete it.")
+    reporter = reporter or Reporter()
+    reporter.say(
+        f"This demo draws its own photos of {len(SPECIES)} invented species, with a few faults planted in them, and "
+        f"starts from\n{DEMO_BACKBONE} weights that wildtune's authors trained on other drawings. It shows how a job "
+        "goes; its accuracy\nsays nothing about real animals."
+    )
+    write_demo_photos(out / "photos")
+    recipe = load_recipe("demo", backbone=DEMO_BACKBONE, weights=str(demo_weights_path()))
+    return train(out / "photos", recipe, out / "run", reporter)
+
+
+def _go_on(folder: Path, recipe: Recipe, catalogue: Catalogue, planned: Plan | None, reporter: Reporter) -> Run:
+    """Do all that is left to do of a run: from its photos to its report."""
+    reporter.log_to(folder / "train.log")
+    findings = _audit(catalogue, reporter)
+    save_findings(findings, folder / "findings.csv")
+    split = split_photos(findings, recipe.split)
+    save_split(split, folder / "split.csv")
+    if planned and planned.data_key != data_key(split):
+        raise CommandError(
+            "The photos or their labels have changed since the run was planned, so it cannot go on as the same run.\n"
+            f"Bring them back as they were, or train anew into another folder. Photos: {catalogue.root}"
+        )
+    reporter.say("loading the backbone")
+    size = None if recipe.input.size == "auto" else recipe.input.size
+    model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size)
+    if planned and planned.weights.sha256 != facts.sha256:
+        raise CommandError(f"The weights file {facts.name} is not the one the run was planned with. Bring that back.")
+    reset_head(model, runtime.seed_from(recipe.seed, "head"))
+    plan = planned or create_plan(recipe, split, model, facts, str(catalogue.root))
+    save_plan(plan, folder / "plan.toml")
+    reporter.say(describe_plan(plan))
+    runtime.set_threads(plan.threads)
+    sides = _load_sides(split, catalogue, plan, reporter)
+    versions = runtime.environment()["packages"]
+    initial = plain_state(model)
+    train_stages(model, plan, sides, folder, versions, reporter)
+    bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan))
+    save_bundle(bundle, folder / "bundle")
+    evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
+    reporter.say("writing the report")
+    _report(folder, plan, findings, evaluation, shown)
+    reporter.say(_headline(evaluation, folder))
+    return Run(folder, plan, bundle, evaluation)
+
+
+def _evaluate(
+    bundle: Bundle,
+    initial: dict[str, Tensor],
+    plan: Plan,
+    split: Split,
+    catalogue: Catalogue,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[RunEvaluation, Predictions]:
+    """Predict validation and test photos with the weights of each stage in turn, and score them.
+
+    This is the only place where the test photos are looked at. `initial` is the state before the first stage;
+    each stage's kept weights are put on top of it, in order, so that the last stage's are the bundle's.
+    Returns the scores and the predictions behind the headline.
+    """
+    sides = [side for side in ("val", "test") if split.side(side)]
+    stages = [planned.stage.name for planned in plan.stages]
+    predictions: dict[tuple[str, str], Predictions] = {}
+    bundle.model.load_state_dict(initial)
+    for stage in stages:
+        checkpoint.load_kept(bundle.model, folder, stage)
+        predictor = Predictor(bundle, plan.engine, plan.threads, plan.device)
+        for side in sides:
+            with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
+                found = predictor.predict(catalogue, split.side(side), tell)
+            predictions[stage, side] = found
+            name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
+            save_predictions(found, folder / "predictions" / name)
+    final = {side: predictions.pop((stages[-1], side)) for side in sides}
+    evaluation = evaluate_run(final, predictions, stages[-1])
+    save_evaluation(evaluation, folder / "evaluation.json")
+    return evaluation, final[sides[-1]]
+
+
+def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
+    """Open the decoded training and validation photos, decoding them first where they are not cached."""
+    pre = plan.preprocess
+    sides = {}
+    for name in ("train", "val"):
+        photos = split.side(name)
+        with reporter.bar(f"decoding the {name} photos") as tell:
+            store = load_store(catalogue, photos, lambda data: decode_stored(data, pre), pre.stored_key, tell)
+        sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
+    return sides
+
+
+def _create_predictor(bundle: Bundle) -> Predictor:
+    threads = runtime.physical_cores()
+    runtime.set_threads(threads)
+    return Predictor(bundle, default_engine(runtime.detect_device()), threads, runtime.detect_device())
+
+
+def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
+    return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
+
+
+def _provenance(plan: Plan) -> dict[str, Any]:
+    return {
+        "recipe": plan.recipe_name,
+        "weights": plan.weights.model_dump(mode="json"),
+        "data_key": plan.data_key,
+        "counts": plan.counts,
+        "seed": plan.seed,
+        "versions": runtime.environment()["packages"],
+    }
+
+
+def _report(
+    folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluation, shown: Predictions
+) -> Path:
+    catalogue = findings.catalogue
+    photos = {photo.path: photo for photo in findings.usable}
+
+    def thumbnail(path: str) -> bytes | None:
+        return create_thumbnail(catalogue.read_bytes(photos[path])) if path in photos else None
+
+    content = RunContent(
+        title=f"{plan.backbone} on {len(plan.class_names)} classes",
+        plan=plan,
+        history=load_history(folder / "metrics.jsonl"),
+        evaluation=evaluation,
+        findings=findings.findings,
+        environment=json.loads((folder / "environment.json").read_text("utf-8")),
+        predictions=shown,
+        load_thumbnail=thumbnail,
+    )
+    return write_report(content, folder / "report")
+
+
+def _headline(evaluation: RunEvaluation, folder: Path) -> str:
+    best = evaluation.headline
+    low, high = best.interval
+    return (
+        f"{best.side} accuracy {best.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, {best.photos} photos)\n"
+        f"report: {folder / 'report' / 'index.html'}"
+    )
+
+
+def _load_catalogue(source: str | Path, reporter: Reporter) -> Catalogue:
+    reporter.say(f"reading {source}")
+    catalogue = load_photos(source)
+    for notice in catalogue.notices:
+        reporter.say(f"note: {notice}")
+    return catalogue
+
+
+def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:
+    with reporter.bar("checking the photos") as tell:
+        findings = audit(catalogue, tell)
+    kinds: dict[str, int] = {}
+    for finding in findings.findings:
+        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
+    reporter.say(f"{len(catalogue.photos)} photos, {len(findings.usable)} usable; findings: {found}")
+    return findings

@@ -1,0 +1,97 @@
+"""The network: any timm model by name, with a linear head for our classes."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from wildtune.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What timm says of a backbone: mean and std on the 0-1 scale, and the side of its square input in pixels."""
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+
+
+class FeatureExtractor(nn.Module):
+    """The classifier without its head: (B, 3, H, W) normalised input -> (B, D) features."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap a timm classifier; the weights are shared, not copied."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the pooled features that the head would get."""
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+
+def check_backbone(name: str) -> None:
+    """Raise RecipeError naming the nearest models when timm knows no model of this name."""
+    if timm.is_model(name.removeprefix("timm/").split(":")[-1]) or name.startswith(("hf-hub:", "local-dir:")):
+        return
+    known = timm.list_models()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [m for m in known if name[:6] in m][:3]
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise RecipeError(
+        f"backbone '{name}' is not a model that timm {timm.__version__} knows.{hint}\n"
+        'List them with: python -c "import timm; print(*timm.list_models(), sep=chr(10))"'
+    )
+
+
+def create_classifier(name: str, num_classes: int, size: int | None = None, pretrained: bool = False) -> nn.Module:
+    """Create timm's model with a linear head for `num_classes`, in inference mode.
+
+    `size` is the side of the input in pixels, passed on to models that are built for one size (vision
+    transformers). `pretrained` downloads timm's weights. Raises RecipeError for an unknown name or a model
+    without a linear head.
+    """
+    check_backbone(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm warns of renamed models; the name is kept as the user gave it
+        try:
+            model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, img_size=size)
+        except TypeError:  # convolutional networks take photos of any size and know no img_size
+            model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
+    if not isinstance(head_of(model), nn.Linear):
+        raise RecipeError(
+            f"backbone '{name}' has a head of type {type(head_of(model)).__name__}; wildtune trains linear heads. "
+            "Choose another backbone."
+        )
+    return model.eval()
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """Return the linear head of a classifier made by `create_classifier`."""
+    return model.get_classifier()  # type: ignore[operator, no-any-return]
+
+
+def head_prefix(model: nn.Module) -> str:
+    """Return the name of the head within the model's state dict, with a dot at the end."""
+    head = head_of(model)
+    return next(f"{name}." for name, module in model.named_modules() if module is head)
+
+
+def reset_head(model: nn.Module, seed: int) -> None:
+    """Fill the head with Glorot-uniform weights and zero biases (Glorot and Bengio 2010; Keras' default)."""
+    head = head_of(model)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.xavier_uniform_(head.weight, generator=generator)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+
+
+def read_facts(model: nn.Module, name: str) -> BackboneFacts:
+    """Return timm's preprocessing facts for a model."""
+    config = timm.data.resolve_model_data_config(model)
+    return BackboneFacts(name=name, mean=config["mean"], std=config["std"], size=config["input_size"][-1])

@@ -1,0 +1,114 @@
+"""The bundle: a trained classifier that knows its classes and its preprocessing, as files that others read too.
+
+    bundle/config.json         timm's description of the model: plain timm opens the folder as `local-dir:`
+    bundle/model.safetensors   the weights by timm's names
+    bundle/bundle.json         the exact preprocessing and where the bundle comes from
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from wildtune import files
+from wildtune.errors import CommandError
+from wildtune.model.backbone import create_classifier, head_of
+from wildtune.model.preprocess import Preprocess
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained classifier.
+
+    backbone      timm's name of the architecture
+    class_names   C names in the order of the logits
+    preprocess    from a decoded photo to the input
+    model         (B, 3, size, size) normalised float32 -> (B, C) logits
+    provenance    where it comes from: recipe, weights' sha256, photos' key, versions
+    """
+
+    backbone: str
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    model: nn.Module
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write the three files of a bundle; each is replaced whole, `bundle.json` last."""
+    files.write_bytes(folder / "model.safetensors", save(plain_state(bundle.model), metadata={"format": "pt"}))
+    files.write_text(folder / "config.json", _json(_timm_config(bundle)))
+    about = {
+        "format": FORMAT,
+        "backbone": bundle.backbone,
+        "class_names": bundle.class_names,
+        "preprocess": bundle.preprocess.model_dump(mode="json"),
+        "provenance": bundle.provenance,
+    }
+    files.write_text(folder / "bundle.json", _json(about))
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Open a bundle, or the bundle of a run folder. Raises CommandError when there is none or it is damaged."""
+    folder = folder / "bundle" if (folder / "bundle" / "bundle.json").exists() else folder
+    about_file = folder / "bundle.json"
+    if not about_file.exists():
+        raise CommandError(
+            f"There is no bundle in {folder}: expected bundle.json, config.json and model.safetensors.\n"
+            "Give a run folder whose training has ended, or its bundle folder."
+        )
+    about = json.loads(about_file.read_text("utf-8"))
+    if about.get("format") != FORMAT:
+        raise CommandError(
+            f"{about_file} has format {about.get('format')}; this version of wildtune reads {FORMAT}.\n"
+            "Use the version that made it, named in its provenance."
+        )
+    pre = Preprocess.model_validate(about["preprocess"])
+    class_names = tuple(about["class_names"])
+    model = create_classifier(about["backbone"], len(class_names), pre.size)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CommandError(f"{folder / 'model.safetensors'} is missing or damaged: {error}") from error
+    return Bundle(about["backbone"], class_names, pre, model, about["provenance"])
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's state dict as contiguous CPU tensors that share no memory, as safetensors needs them."""
+    return {k: v.detach().to("cpu").contiguous().clone() for k, v in model.state_dict().items()}
+
+
+def _timm_config(bundle: Bundle) -> dict[str, Any]:
+    """Describe the model in the form of timm's hub files; its `crop_mode` has our three ways to fit a photo."""
+    pre = bundle.preprocess
+    crop_mode = {"squash": "squash", "crop": "center", "pad": "border"}[pre.fit]
+    config = {
+        "architecture": bundle.backbone,
+        "num_classes": len(bundle.class_names),
+        "num_features": head_of(bundle.model).in_features,
+        "pretrained_cfg": {
+            "num_classes": len(bundle.class_names),
+            "input_size": [3, pre.size, pre.size],
+            "interpolation": pre.interpolation,
+            "crop_pct": pre.size / pre.resize,
+            "crop_mode": crop_mode,
+            "mean": pre.mean,
+            "std": pre.std,
+            "label_names": bundle.class_names,
+        },
+    }
+    if hasattr(bundle.model, "patch_embed"):  # built for one size, which timm must be told again
+        config["model_args"] = {"img_size": pre.size}
+    return config
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,169 @@
+"""From a decoded photo to the model's input: one definition for training, validation, prediction and export."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pydantic
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from wildtune.photos.decode import decode_photo
+from wildtune.recipe import Input
+
+
+class Preprocess(pydantic.BaseModel):
+    """Every number needed to turn a photo into the model's input; travels inside the bundle.
+
+    size          side of the square input, pixels
+    fit, resize, antialias, contrast, brightness, clip   as in the recipe's `[input]`, "auto" resolved
+    mean, std     per channel RGB on the 0-1 scale, subtracted and divided last
+    interpolation "bilinear" or "bicubic"
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    fit: Literal["squash", "crop", "pad"]
+    resize: int
+    antialias: bool
+    contrast: float
+    brightness: float
+    clip: bool
+    interpolation: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def stored_side(self) -> int:
+        """Shorter side in pixels at which a decoded photo is detailed enough for every view of it."""
+        return round(self.resize * 1.25)
+
+
+    @property
+    def stored_key(self) -> str:
+        """What decides the pixels of `decode_stored`, for the key of a cache of decoded photos."""
+        if self.antialias:
+            return f"shorter side {self.stored_side}"
+        return f"{self.fit} {self.resize} {self.interpolation} without antialiasing"
+
+
+def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Preprocess:
+    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale) and own input size."""
+    side = size if options.size == "auto" else options.size
+    return Preprocess(
+        size=side,
+        fit=options.fit,
+        resize=side if options.resize == "auto" else max(options.resize, side),
+        antialias=options.antialias,
+        contrast=options.contrast,
+        brightness=options.brightness,
+        clip=options.clip,
+        interpolation="bilinear",
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def decode_stored(data: bytes, pre: Preprocess) -> np.ndarray:
+    """Decode an encoded photo to the (H, W, 3) uint8 pixels, 0-255, that every view of it is made from.
+
+    The shorter side is at most `stored_side`; large JPEGs are decoded at reduced scale. Without antialiasing the
+    photo is decoded whole and resized at once to the canvas, because shrinking in two steps would smooth it.
+    Raises DecodeError.
+    """
+    if pre.antialias:
+        return shrink_photo(decode_photo(data, pre.stored_side), pre.stored_side)
+    pixels = load_pixels(decode_photo(data))
+    canvas = resize_pixels(pixels, *_fitted_shape(pixels, pre), pre)
+    return canvas.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def shrink_photo(photo: np.ndarray, side: int) -> np.ndarray:
+    """Shrink a decoded (H, W, 3) uint8 photo so that its shorter side is at most `side` pixels; never enlarge."""
+    height, width = photo.shape[:2]
+    scale = side / min(height, width)
+    if scale >= 1:
+        return photo
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def load_pixels(photo: np.ndarray) -> Tensor:
+    """Return a decoded photo, (H, W, 3) uint8, as a (3, H, W) uint8 tensor of the same 0-255 values."""
+    # A memory-mapped photo is read-only, and torch wants memory it may write to: copy.
+    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
+
+
+def fit_photo(pixels: Tensor, pre: Preprocess) -> Tensor:
+    """Resize a (3, H, W) uint8 photo to the canvas the input is cut from, float32 on the 0-255 scale.
+
+    squash: (3, resize, resize); crop: shorter side `resize`; pad: (3, resize, resize) with the photo in the
+    middle on the mean colour. Contrast, brightness and clipping of the recipe's `[input]` are applied here.
+    """
+    new_height, new_width = _fitted_shape(pixels, pre)
+    canvas = resize_pixels(pixels, new_height, new_width, pre)
+    if pre.fit == "pad":
+        top, left = (pre.resize - new_height) // 2, (pre.resize - new_width) // 2
+        framed = mean_colour(pre).expand(3, pre.resize, pre.resize).clone()
+        framed[:, top : top + new_height, left : left + new_width] = canvas
+        canvas = framed
+    return adjust_pixels(canvas, pre)
+
+
+def _fitted_shape(pixels: Tensor, pre: Preprocess) -> tuple[int, int]:
+    """Return the height and width that a (3, H, W) photo is resized to."""
+    if pre.fit == "squash":
+        return pre.resize, pre.resize
+    height, width = pixels.shape[-2:]
+    scale = pre.resize / (min(height, width) if pre.fit == "crop" else max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize_pixels(pixels: Tensor, height: int, width: int, pre: Preprocess) -> Tensor:
+    """Resize (3, H, W) pixels on the 0-255 scale to (3, height, width) float32."""
+    mode = transforms.InterpolationMode(pre.interpolation)
+    if pre.antialias:
+        # Eight-bit resizing is several times faster and its rounding is below anything a photo's codec does.
+        return transforms.resize(pixels, [height, width], interpolation=mode, antialias=True).float()
+    return transforms.resize(pixels.float(), [height, width], interpolation=mode, antialias=False).clamp_(0, 255)
+
+
+def adjust_pixels(pixels: Tensor, pre: Preprocess) -> Tensor:
+    """Apply the recipe's constant contrast and brightness to (3, H, W) float32 pixels on the 0-255 scale.
+
+    Contrast is taken about each channel's own mean, as TensorFlow's `adjust_contrast` does; brightness is
+    added first, as the lab report's input pipeline does. Neither changes anything at 1 and 0.
+    """
+    if pre.brightness:
+        pixels = pixels + pre.brightness
+    if pre.contrast != 1:
+        mean = pixels.mean(dim=(-2, -1), keepdim=True)
+        pixels = (pixels - mean) * pre.contrast + mean
+    return pixels.clamp(0, 255) if pre.clip else pixels
+
+
+def centre_crop(pixels: Tensor, size: int) -> Tensor:
+    """Cut the (3, size, size) centre out of (3, H, W) pixels whose sides are at least `size`."""
+    top, left = (pixels.shape[-2] - size) // 2, (pixels.shape[-1] - size) // 2
+    return pixels[:, top : top + size, left : left + size]
+
+
+def mean_colour(pre: Preprocess) -> Tensor:
+    """Return the model's mean as a (3, 1, 1) float32 colour on the 0-255 scale."""
+    return torch.tensor(pre.mean).view(3, 1, 1) * 255
+
+
+def normalise(pixels: Tensor, pre: Preprocess) -> Tensor:
+    """Return (..., 3, H, W) float32 pixels on the 0-255 scale as the model's input, about zero mean and unit std."""
+    std = torch.tensor(pre.std).view(3, 1, 1) * 255
+    return (pixels - mean_colour(pre)) / std
+
+
+def create_input(photo: np.ndarray, pre: Preprocess) -> Tensor:
+    """Return the (3, size, size) float32 model input of a decoded (H, W, 3) uint8 photo, without augmentation."""
+    canvas = fit_photo(load_pixels(photo), pre)
+    return normalise(centre_crop(canvas, pre.size), pre)

@@ -1,0 +1,163 @@
+"""Pretrained weights: found, checked against the backbone, converted where need be, with a message when missing."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wildtune import files
+from wildtune.errors import WeightsError
+from wildtune.model.backbone import create_classifier, head_prefix
+from wildtune.model.keras_layout import convert_keras_efficientnet, is_keras_file
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """Where weights came from: `source` "file", "timm" or "none"; `sha256` of the file; notes in plain words."""
+
+    source: str
+    name: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+def create_pretrained(
+    backbone: str, weights: str, num_classes: int, size: int | None
+) -> tuple[nn.Module, WeightsFacts]:
+    """Create a classifier on pretrained weights; the head's weights are left as timm makes them.
+
+    `weights` is "auto" (timm's download), "none" (random) or a file: safetensors, a PyTorch file of plain
+    tensors, or Keras' EfficientNet in HDF5. Raises WeightsError with the next move where they can't be had.
+    """
+    if weights == "auto":
+        return _download(backbone, num_classes, size)
+    model = create_classifier(backbone, num_classes, size)
+    if weights == "none":
+        return model, WeightsFacts("none", "random", "", ("the backbone starts from random weights",))
+    path = Path(weights).expanduser()
+    notes = load_backbone_weights(model, read_state(path, backbone), path, backbone)
+    return model, WeightsFacts("file", path.name, files.sha256_file(path), tuple(notes))
+
+
+def read_state(path: Path, backbone: str) -> dict[str, Tensor]:
+    """Read a file of weights as float tensors by name. Raises WeightsError when it cannot be used."""
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no weights file {path}.\nGive the path of a .safetensors, .pth or Keras .h5 file to --weights."
+        )
+    if is_keras_file(path):
+        return convert_keras_efficientnet(path, backbone)
+    try:
+        state = load_file(path)
+    except SafetensorError:
+        state = _read_torch_file(path)
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def load_backbone_weights(model: nn.Module, state: dict[str, Tensor], path: Path, backbone: str) -> list[str]:
+    """Copy a state dict into the model's backbone; return notes on what was dropped.
+
+    The head is always dropped: its classes are not ours. Raises WeightsError when a tensor of the backbone is
+    missing or has another shape.
+    """
+    prefix = head_prefix(model)
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(prefix)}
+    # A network saved from DataParallel or torch.compile has its own prefix on every name.
+    for wrapper in ("module.", "_orig_mod.", "model.", "backbone."):
+        if state and all(k.startswith(wrapper) for k in state):
+            state = {k.removeprefix(wrapper): v for k, v in state.items()}
+    counters = {k for k in wanted if k.endswith("num_batches_tracked")}
+    missing = [k for k in wanted if k not in state and k not in counters]
+    other_shape = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    if missing or other_shape:
+        raise WeightsError(_mismatch_message(path, backbone, wanted, state, missing, other_shape))
+    model.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
+    head = state.get(f"{prefix}weight")
+    extra = [k for k in state if k not in wanted and not k.startswith(prefix)]
+    notes = []
+    if head is not None:
+        notes.append(f"its head for {head.shape[0]} other classes was dropped")
+    if extra:
+        notes.append(f"{len(extra)} tensors that this backbone has no use for were passed over, such as {extra[0]}")
+    return notes
+
+
+def _mismatch_message(
+    path: Path,
+    backbone: str,
+    wanted: dict[str, Tensor],
+    state: dict[str, Tensor],
+    missing: list[str],
+    other_shape: list[str],
+) -> str:
+    lines = [f"{path} does not fit backbone '{backbone}'."]
+    if missing:
+        lines.append(f"{len(missing)} of its {len(wanted)} tensors are not in the file, the first is {missing[0]}.")
+    if other_shape:
+        name = other_shape[0]
+        lines.append(
+            f"{len(other_shape)} have another shape, the first is {name}: expected {tuple(wanted[name].shape)}, "
+            f"found {tuple(state[name].shape)}."
+        )
+    found = ", ".join(list(state)[:3])
+    lines.append(f"The file holds {len(state)} tensors: {found}, ... Give --backbone the name they were made for.")
+    return "\n".join(lines)
+
+
+def _read_torch_file(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise WeightsError(
+            f"{path} could not be read as weights: expected safetensors, a PyTorch file of plain tensors, or Keras' "
+            f"HDF5.\nFound: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
+            "A PyTorch file that holds a whole pickled model is refused, because opening it can run any code: save "
+            "its state_dict() instead."
+        ) from error
+    for key in ("state_dict_ema", "state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise WeightsError(f"{path} holds no named tensors. Save the model's state_dict() and give that file.")
+    return tensors
+
+
+def _download(backbone: str, num_classes: int, size: int | None) -> tuple[nn.Module, WeightsFacts]:
+    """Create the model on timm's own weights, from its cache or the network."""
+    model = create_classifier(backbone, num_classes, size)
+    config = model.pretrained_cfg
+    if not config.get("hf_hub_id") and not config.get("url") and not config.get("file"):
+        raise WeightsError(
+            f"timm has no pretrained weights for '{backbone}'.\n"
+            "Bring a file with --weights FILE, or start from random weights with --weights none."
+        )
+    try:
+        model = create_classifier(backbone, num_classes, size, pretrained=True)
+    except Exception as error:  # the hub's client raises many kinds; every one means the same to the user
+        hub = config.get("hf_hub_id") or config.get("url")
+        raise WeightsError(
+            f"The pretrained weights of '{backbone}' could not be downloaded ({type(error).__name__}).\n"
+            f"On a machine with network access, get model.safetensors of {hub}, bring it here and run again with "
+            "--weights PATH/model.safetensors\n(or put the downloaded hub cache in the folder that HF_HOME names)."
+        ) from error
+    name = f"{backbone}.{config['tag']}" if config.get("tag") else backbone
+    return model, WeightsFacts("timm", name, _state_sha256(model))
+
+
+def _state_sha256(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    prefix = head_prefix(model)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(prefix):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,178 @@
+"""Faults in the photos, found before anything is trained: what is wrong, and what was done about it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, fields
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from wildtune import files
+from wildtune.errors import PhotosError
+from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.decode import FORMAT_OF_SUFFIX, DecodeError, decode_with_facts, quiet_warnings
+from wildtune.photos.sources.reading import explain_os_error
+from wildtune.photos.threads import map_in_threads
+
+KINDS = (
+    "unreadable",
+    "misnamed",
+    "tiny",
+    "blank",
+    "exact_duplicate",
+    "near_duplicate",
+    "label_conflict",
+    "label_suspect",
+    "confound",
+)
+SET_ASIDE = frozenset({"unreadable", "blank", "exact_duplicate", "label_conflict"})
+TINY_SIDE = 32
+BLANK_DEVIATION = 2.0
+_DECODE_SIDE = 64
+_THREADS = 2
+# A copy on the user's test side is the one to keep, so that nothing the test asks about was trained on.
+_KEEP_ORDER = {"test": 0, "val": 1, "train": 2, "": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault of one photo.
+
+    path        the photo's, as in the catalogue
+    kind        one of KINDS
+    severity    "error", "warning" or "note"
+    detail      in plain words what is wrong and what was done
+    other_path  the other photo it is about, such as the copy that was kept; "" for none
+    """
+
+    path: str
+    kind: str
+    severity: str
+    detail: str
+    other_path: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The second door: a catalogue and what was found in it, ordered by kind (as in KINDS) and path."""
+
+    catalogue: Catalogue
+    findings: tuple[Finding, ...]
+
+    @cached_property
+    def usable(self) -> tuple[Photo, ...]:
+        """The photos that no finding sets aside, in the catalogue's order."""
+        aside = {finding.path for finding in self.findings if finding.kind in SET_ASIDE}
+        return tuple(photo for photo in self.catalogue.photos if photo.path not in aside)
+
+
+def audit(catalogue: Catalogue, progress: Callable[[int, int], None] | None = None) -> Findings:
+    """Decode every photo, compare their contents and return what is wrong with them.
+
+    `progress(done, total)` is called in this thread after each photo. Never raises for a fault of a photo.
+    """
+    found: list[Finding] = []
+    total = len(catalogue.photos)
+    with quiet_warnings():
+        inspected = map_in_threads(lambda photo: _inspect(catalogue, photo), catalogue.photos, _THREADS)
+        for done, findings in enumerate(inspected, start=1):
+            found += findings
+            if progress is not None:
+                progress(done, total)
+    aside = {finding.path for finding in found if finding.kind in SET_ASIDE}
+    found += _compare_copies(photo for photo in catalogue.photos if photo.path not in aside)
+    found.sort(key=lambda finding: (KINDS.index(finding.kind), finding.path))
+    return Findings(catalogue, tuple(found))
+
+
+def save_findings(findings: Findings, path: Path) -> None:
+    """Write the findings as a CSV file with the columns path, kind, severity, detail, other_path."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Finding))
+    writer.writerows(astuple(finding) for finding in findings.findings)
+    files.write_text(path, text.getvalue())
+
+
+def load_findings(path: Path) -> tuple[Finding, ...]:
+    """Read the rows that `save_findings` wrote; raises PhotosError when the columns are others."""
+    with open(path, encoding="utf-8", newline="") as handle:
+        reader = csv.DictReader(handle)
+        expected = [field.name for field in fields(Finding)]
+        if reader.fieldnames != expected:
+            raise PhotosError(f"{path} must have the columns {', '.join(expected)}. Got {reader.fieldnames}.")
+        return tuple(Finding(**row) for row in reader)
+
+
+def _inspect(catalogue: Catalogue, photo: Photo) -> list[Finding]:
+    """Return the faults that one photo shows by itself."""
+    reason = photo.error
+    if not reason:
+        try:
+            pixels, facts = decode_with_facts(catalogue.read_bytes(photo), _DECODE_SIDE)
+        except DecodeError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = explain_os_error(error)
+    if reason:
+        return [Finding(photo.path, "unreadable", "error", f"set aside: {reason}")]
+    found = []
+    suffix = PurePosixPath(photo.path).suffix.lower()
+    if FORMAT_OF_SUFFIX.get(suffix, facts.format) != facts.format:
+        found.append(Finding(photo.path, "misnamed", "note", f"kept: a {facts.format} image named {suffix}"))
+    if min(facts.width, facts.height) < TINY_SIDE:
+        detail = f"kept: only {facts.width} x {facts.height} pixels, shorter side under {TINY_SIDE}"
+        found.append(Finding(photo.path, "tiny", "warning", detail))
+    if _is_blank(pixels):
+        found.append(
+            Finding(photo.path, "blank", "warning", "set aside: one even colour, nothing to be seen")
+        )
+    return found
+
+
+def _is_blank(pixels: np.ndarray) -> bool:
+    """Say whether uint8 pixels (H, W, 3) hardly differ within each channel."""
+    # A sparse look settles it for nearly every photo; only one that seems blank is looked at whole.
+    step = max(1, min(pixels.shape[:2]) // _DECODE_SIDE)
+    sparse = pixels[::step, ::step].reshape(-1, 3)
+    if float(sparse.std(axis=0).max()) >= BLANK_DEVIATION:
+        return False
+    return step == 1 or float(pixels.reshape(-1, 3).std(axis=0).max()) < BLANK_DEVIATION
+
+
+def _compare_copies(photos: Iterable[Photo]) -> list[Finding]:
+    """Return the findings about photos with the same bytes."""
+    copies = defaultdict(list)
+    for photo in photos:
+        if photo.sha256:
+            copies[photo.sha256].append(photo)
+    found: list[Finding] = []
+    for same in copies.values():
+        if len(same) < 2:
+            continue
+        same.sort(key=lambda photo: (not photo.label, _KEEP_ORDER[photo.split], photo.path))
+        kept, labels = same[0], {photo.label for photo in same if photo.label}
+        for photo in same[1:]:
+            detail = f"set aside: same bytes as {kept.path}"
+            found.append(Finding(photo.path, "exact_duplicate", "warning", detail, kept.path))
+        if len(labels) > 1:
+            found += _conflicts(same)
+    return found
+
+
+def _conflicts(same: list[Photo]) -> list[Finding]:
+    """Return one finding for each copy of a photo that has several labels."""
+    found = []
+    for photo in same:
+        other = next(o for o in same if o.label and o.label != photo.label)
+        detail = (
+            f"set aside: '{photo.label}' here, but the same bytes are '{other.label}' as {other.path}; "
+            "which is right cannot be known, so no copy is used"
+        )
+        found.append(Finding(photo.path, "label_conflict", "error", detail, other.path))
+    return found

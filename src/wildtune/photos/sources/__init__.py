@@ -1,0 +1,119 @@
+"""Where photos come from: class folders, a CSV file or TFRecord shards, each giving the same Catalogue."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from wildtune.errors import PhotosError
+from wildtune.photos.catalogue import Catalogue
+from wildtune.photos.sources.folders import (
+    load_class_folders,
+    load_single_file,
+    load_unsorted_folder,
+    visible_entries,
+)
+from wildtune.photos.sources.table import TABLE_SUFFIXES, load_table
+from wildtune.photos.sources.tfrecord import is_shard_name, load_shards
+
+__all__ = ["list_photos", "load_photos"]
+
+_LAYOUTS = (
+    "Expected one of:\n"
+    "  - a folder with one sub-folder per class: photos/bear/1.jpg, photos/deer/2.jpg\n"
+    "  - a CSV file with the columns path and label (group and split are optional)\n"
+    "  - TFRecord shards, or a folder of them"
+)
+
+
+def load_photos(source: str | Path, read: bool = True) -> Catalogue:
+    """Load labelled photos from class folders, a CSV file or TFRecord shards into a Catalogue.
+
+    With `read` every photo's bytes are read once for its SHA-256; a photo that cannot be read stays in the
+    catalogue with `error` set. Without it `sha256` stays "" and nothing but names is looked at.
+    Raises PhotosError when the source is missing, of no known kind, contradicts itself or holds no photos.
+    """
+    path = _existing(source)
+    if path.is_dir():
+        shards = [
+            entry for entry in visible_entries(path) if is_shard_name(entry.name) and os.path.isfile(entry)
+        ]
+        catalogue = load_class_folders(path, read)
+        if not catalogue.photos and shards:
+            catalogue = load_shards(path, shards, read)
+        if not catalogue.photos:
+            raise PhotosError(_nothing_found(path, catalogue))
+        return catalogue
+    if is_shard_name(path.name):
+        catalogue = load_shards(path.parent, [path], read)
+    elif path.suffix.lower() in TABLE_SUFFIXES:
+        catalogue = load_table(path, read)
+    else:
+        raise PhotosError(f"{path} is a file of a kind that holds no labelled photos.\n{_LAYOUTS}")
+    if not catalogue.photos:
+        raise PhotosError(f"{path} lists no photos: it has no rows or records.\n{_LAYOUTS}")
+    return catalogue
+
+
+def list_photos(source: str | Path, read: bool = True) -> Catalogue:
+    """List photos for prediction: those below a folder, one image file, a CSV file or TFRecord shards.
+
+    Below a folder every file counts that is not hidden and not plainly of another sort by its suffix, so that
+    damaged and oddly named photos are reported rather than lost. `label` is the first folder of the path, ""
+    for photos directly in the folder, and "" where a CSV or a shard has none. Raises PhotosError when nothing
+    is there.
+    """
+    path = _existing(source)
+    if path.is_dir():
+        shards = [
+            entry for entry in visible_entries(path) if is_shard_name(entry.name) and os.path.isfile(entry)
+        ]
+        catalogue = load_unsorted_folder(path, read)
+        if not catalogue.photos and shards:
+            catalogue = load_shards(path, shards, read, labelled=False)
+    elif is_shard_name(path.name):
+        catalogue = load_shards(path.parent, [path], read, labelled=False)
+    elif path.suffix.lower() in TABLE_SUFFIXES:
+        catalogue = load_table(path, read, labelled=False)
+    else:
+        catalogue = load_single_file(path, read)
+    if not catalogue.photos:
+        raise PhotosError(
+            f"{path} holds no photos.\nGive a folder with photos in it, at any depth, or one photo."
+        )
+    return catalogue
+
+
+def _existing(source: str | Path) -> Path:
+    """Return the absolute path of a source that exists; else raise PhotosError with the nearest name."""
+    path = Path(source).expanduser().absolute()
+    try:
+        if os.path.isdir(path):
+            visible_entries(path)
+            return path
+        if os.path.isfile(path):
+            return path
+        while not os.path.isdir(path.parent):
+            path = path.parent
+        names = [entry.name for entry in visible_entries(path.parent)]
+    except OSError as error:
+        raise PhotosError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
+    parent = path.parent
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(path.name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f" Did you mean {parent / by_lower[near[0]]}?" if near else ""
+    raise PhotosError(f"There is no folder or file '{source}': {parent} has no '{path.name}'.{hint}")
+
+
+def _nothing_found(path: Path, catalogue: Catalogue) -> str:
+    """Say why a folder gave no labelled photos, and what it holds instead."""
+    entries = visible_entries(path)
+    folders = sum(os.path.isdir(entry) for entry in entries)
+    tables = [entry.name for entry in entries if entry.suffix.lower() in TABLE_SUFFIXES]
+    found = "\n".join(f"  - {notice}" for notice in catalogue.notices)
+    held = f"It holds {folders} folders and {len(entries) - folders} files" + (
+        f":\n{found}" if found else "."
+    )
+    hint = f"\nIt does hold {tables[0]}: if that lists the photos, give {path / tables[0]}." if tables else ""
+    return f"{path} holds no photos in class folders.\n{held}\n{_LAYOUTS}{hint}"

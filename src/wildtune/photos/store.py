@@ -1,0 +1,209 @@
+"""Photos decoded once and kept at a useful size, so that no epoch pays for JPEG again."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wildtune import files
+from wildtune.errors import PhotosError
+from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.decode import DecodeError, decode_with_facts, quiet_warnings
+from wildtune.photos.sources.reading import explain_os_error
+from wildtune.photos.threads import map_in_threads
+
+# Another number makes every store anew; raise it when the same photo would give other pixels.
+_VERSION = 1
+_PIXELS = "pixels.bin"
+_INDEX = "index.npy"
+_THREADS = 2
+_ABANDONED_AFTER_S = 3600.0
+
+
+class PhotoStore:
+    """Decoded photos in one memory-mapped file; `store[i]` is uint8 (H, W, 3), RGB, read-only, not a copy.
+
+    It can be pickled: a worker process maps the same file again. After `close` it cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a finished store folder; raises OSError or ValueError when it is not whole."""
+        self.folder = folder
+        self._index = np.load(folder / _INDEX, allow_pickle=False)  # offset, height, width: int64 (N, 3)
+        size = int((self._index[:, 1] * self._index[:, 2]).sum()) * 3
+        if (folder / _PIXELS).stat().st_size != size:
+            raise ValueError(f"{folder / _PIXELS} does not have the {size} bytes that its index says")
+        empty = np.zeros(0, dtype=np.uint8)
+        self._pixels: np.ndarray | None = np.memmap(folder / _PIXELS, np.uint8, "r") if size else empty
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Return photo `i` as a read-only view, uint8 (H, W, 3); raises IndexError beyond the last."""
+        if self._pixels is None:
+            raise ValueError("the photo store is closed")
+        offset, height, width = (int(value) for value in self._index[i])
+        return np.asarray(self._pixels[offset : offset + height * width * 3]).reshape(height, width, 3)
+
+    def __reduce__(self) -> tuple[type[PhotoStore], tuple[Path]]:
+        """Pickle the place of the store rather than its pixels."""
+        return PhotoStore, (self.folder,)
+
+    def close(self) -> None:
+        """Let go of the file; views already handed out stay valid."""
+        self._pixels = None
+
+
+def load_store(
+    catalogue: Catalogue,
+    photos: Sequence[Photo],
+    side: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> PhotoStore:
+    """Open the cached store of these photos in this order, or make it first.
+
+    Photos whose shorter side exceeds `side` pixels are scaled down to it, with their shape kept; none is
+    enlarged. The photos' content alone decides the bytes. `progress(done, total)` is called while it is made.
+    Raises PhotosError when a photo cannot be read or decoded any more, or has changed, or the disk is full.
+    """
+    if side < 1:
+        raise ValueError(f"side must be at least 1 pixel. Got {side}")
+    _check_hashed(photos)
+    place = files.cache_folder("store")
+    folder = place / _key(photos, side)
+    _remove_leftovers(place)
+    try:
+        return PhotoStore(folder)
+    except (OSError, ValueError, EOFError):
+        shutil.rmtree(folder, ignore_errors=True)  # missing, or damaged from outside
+    try:
+        _create_store(folder, catalogue, photos, side, progress)
+    except OSError as error:
+        hint = "Free some space" if error.errno == errno.ENOSPC else "Check that folder"
+        raise PhotosError(
+            f"The decoded photos cannot be written to {place}: {explain_os_error(error)}.\n"
+            f"{hint}, or set WILDTUNE_CACHE to a folder elsewhere."
+        ) from error
+    return PhotoStore(folder)
+
+
+def _check_hashed(photos: Sequence[Photo]) -> None:
+    unhashed = next((photo for photo in photos if not photo.sha256), None)
+    if unhashed is not None:
+        raise PhotosError(
+            f"The content of {unhashed.path} is not known ({unhashed.error or 'it was not read'}).\n"
+            "Load the photos with their bytes (load_photos with read=True) and leave out the unreadable ones."
+        )
+
+
+def _key(photos: Sequence[Photo], side: int) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {side}\n".encode())
+    for photo in photos:
+        digest.update(f"{photo.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _create_store(
+    folder: Path,
+    catalogue: Catalogue,
+    photos: Sequence[Photo],
+    side: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the store to a temporary folder beside `folder` and rename it when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The name says who writes, so that what a killed process leaves can be told from work in progress.
+    prefix = f"{folder.name[:16]}.{_host()}.{os.getpid()}."
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
+    try:
+        index = np.zeros((len(photos), 3), dtype=np.int64)
+        offset = 0
+        with open(temporary / _PIXELS, "wb") as handle, quiet_warnings():
+            decoded = map_in_threads(lambda photo: _scaled_pixels(catalogue, photo, side), photos, _THREADS)
+            for i, pixels in enumerate(decoded):
+                handle.write(pixels.tobytes())
+                index[i] = offset, pixels.shape[0], pixels.shape[1]
+                offset += pixels.size
+                if progress is not None:
+                    progress(i + 1, len(photos))
+            handle.flush()
+            os.fsync(handle.fileno())
+        with open(temporary / _INDEX, "wb") as handle:
+            np.save(handle, index)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker with the same bytes
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _scaled_pixels(catalogue: Catalogue, photo: Photo, side: int) -> np.ndarray:
+    """Return one photo as uint8 (H, W, 3) with a shorter side of at most `side` pixels."""
+    try:
+        data = catalogue.read_bytes(photo)
+    except OSError as error:
+        raise PhotosError(
+            f"{photo.path} cannot be read any more: {explain_os_error(error)}.\nLoad the photos again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != photo.sha256:
+        raise PhotosError(f"{photo.path} has changed since the photos were loaded.\nLoad the photos again.")
+    try:
+        pixels, facts = decode_with_facts(data, side)
+    except DecodeError as error:
+        raise PhotosError(
+            f"{photo.path} cannot be decoded: {error}.\nLeave it out: `wildtune check` lists such photos."
+        ) from error
+    shorter = min(facts.width, facts.height)
+    if shorter <= side:
+        return pixels
+    size = (max(1, round(facts.width * side / shorter)), max(1, round(facts.height * side / shorter)))
+    scaled = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return np.asarray(scaled)
+
+
+def _host() -> str:
+    return "".join(c if c.isalnum() else "-" for c in socket.gethostname())
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Delete half-made stores whose process is gone, or that nobody has written to for an hour."""
+    for leftover in place.glob("*.part"):
+        try:
+            host, process = leftover.name.split(".")[1:3]
+            gone = host == _host() and not _is_running(int(process))
+            pixels = leftover / _PIXELS
+            written = (pixels if pixels.exists() else leftover).stat().st_mtime
+        except (OSError, ValueError):
+            continue
+        if gone or time.time() - written > _ABANDONED_AFTER_S:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Say whether a process of this machine is alive; where that cannot be asked safely, that it is."""
+    if os.name != "posix":  # on Windows signal 0 would interrupt it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

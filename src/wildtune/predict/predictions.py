@@ -1,0 +1,111 @@
+"""The door behind the model: what it says about each photo, and the CSV file that holds it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from wildtune import files
+from wildtune.errors import PhotosError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model says about some photos, in the order they were given.
+
+    paths         N names of photos
+    labels        N class names the photos were given by people, "" where unknown
+    errors        N reasons why there is no prediction, "" where there is one
+    logits        (N, C) float32, NaN in the rows without a prediction
+    class_names   C names, in the order of the logits
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    errors: tuple[str, ...]
+    logits: np.ndarray
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def probs(self) -> np.ndarray:
+        """Softmax of the logits, (N, C) float64 in 0-1, NaN in the rows without a prediction."""
+        shifted = self.logits.astype(np.float64)
+        shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True, initial=-np.inf))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Index of the likeliest class, (N,) int64, -1 in the rows without a prediction."""
+        known = ~np.isnan(self.logits).any(axis=1)
+        return np.where(known, np.nan_to_num(self.logits, nan=-np.inf).argmax(axis=1), -1)
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """Index of each photo's label, (N,) int64, -1 where it is unknown or not one of the classes."""
+        index = {name: i for i, name in enumerate(self.class_names)}
+        return np.array([index.get(label, -1) for label in self.labels], dtype=np.int64)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """Highest probability of each row, (N,) float64 in 0-1, NaN in the rows without a prediction."""
+        return self.probs.max(axis=1, initial=-np.inf)
+
+    def __len__(self) -> int:
+        """Return the number of photos, with or without a prediction."""
+        return len(self.paths)
+
+
+def predictions_csv(predictions: Predictions) -> str:
+    """Return the promised CSV: path, label, prediction, confidence, error and p_CLASS for each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["path", "label", "prediction", "confidence", "error", *(f"p_{name}" for name in predictions.class_names)]
+    )
+    for row, path in enumerate(predictions.paths):
+        answer = ["", "", *[""] * len(predictions.class_names)]
+        if predictions.predicted[row] >= 0:
+            name = predictions.class_names[predictions.predicted[row]]
+            answer = [name, *(f"{p:.6f}" for p in (predictions.confidence[row], *predictions.probs[row]))]
+        writer.writerow([path, predictions.labels[row], *answer[:2], predictions.errors[row], *answer[2:]])
+    return text.getvalue()
+
+
+def save_predictions(predictions: Predictions, path: Path) -> None:
+    """Write the predictions to a CSV file."""
+    files.write_text(path, predictions_csv(predictions))
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read a CSV file of predictions; the logits are the logarithms of its probabilities.
+
+    Raises PhotosError where the file is not one written by wildtune.
+    """
+    with open(path, encoding="utf-8", newline="") as handle:
+        reader = csv.DictReader(handle)
+        columns = reader.fieldnames or []
+        rows = list(reader)
+    class_names = tuple(column.removeprefix("p_") for column in columns if column.startswith("p_"))
+    missing = [name for name in ("path", "label", "error") if name not in columns]
+    if missing or not class_names:
+        raise PhotosError(
+            f"{path} is not a file of predictions: expected columns path, label, prediction, confidence, error and "
+            f"p_CLASS for each class. Found {', '.join(columns) or 'no columns'}."
+        )
+    logits = np.full((len(rows), len(class_names)), np.nan, dtype=np.float32)
+    for number, row in enumerate(rows):
+        if not row["error"]:
+            probs = np.array([float(row[f"p_{name}"]) for name in class_names])
+            logits[number] = np.log(np.maximum(probs, 1e-7))
+    return Predictions(
+        paths=tuple(row["path"] for row in rows),
+        labels=tuple(row["label"] for row in rows),
+        errors=tuple(row["error"] for row in rows),
+        logits=logits,
+        class_names=class_names,
+    )

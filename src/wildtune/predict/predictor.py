@@ -1,0 +1,90 @@
+"""One predictor: validation at the end of training, `evaluate`, `predict` and every export are held to it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildtune.model.bundle import Bundle
+from wildtune.model.engine import create_engine
+from wildtune.model.preprocess import Preprocess, create_input, decode_stored
+from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.decode import DecodeError
+from wildtune.predict.predictions import Predictions
+
+Progress = Callable[[int, int], None]
+
+
+class Predictor:
+    """A bundle ready to predict on this machine."""
+
+    def __init__(self, bundle: Bundle, engine: str = "openvino", threads: int = 1, device: str = "cpu") -> None:
+        """Compile the bundle's network once. `engine` is "openvino" or "torch", as in `create_engine`."""
+        self.bundle = bundle
+        self._threads = threads
+        self._engine = create_engine(
+            bundle.model.to(device), bundle.preprocess.size, engine, threads, device
+        )
+
+    def predict(
+        self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: Progress | None = None
+    ) -> Predictions:
+        """Predict photos of a catalogue (all by default), in their order; unreadable ones get their reason.
+
+        Memory is bounded whatever the number of photos: a few batches are decoded ahead of the network.
+        """
+        chosen = catalogue.photos if photos is None else photos
+        logits = np.full((len(chosen), len(self.bundle.class_names)), np.nan, dtype=np.float32)
+        errors = [""] * len(chosen)
+        waiting: list[tuple[int, Tensor]] = []
+        for row, loaded in enumerate(self._load_inputs(catalogue, chosen)):
+            if isinstance(loaded, str):
+                errors[row] = loaded
+            else:
+                waiting.append((row, loaded))
+            if len(waiting) == self._engine.batch_size:
+                self._run(waiting, logits)
+            if progress:
+                progress(row + 1, len(chosen))
+        self._run(waiting, logits)
+        return Predictions(
+            paths=tuple(photo.path for photo in chosen),
+            labels=tuple(photo.label for photo in chosen),
+            errors=tuple(errors),
+            logits=logits,
+            class_names=self.bundle.class_names,
+        )
+
+    def _run(self, waiting: list[tuple[int, Tensor]], logits: np.ndarray) -> None:
+        if waiting:
+            logits[[row for row, _ in waiting]] = self._engine(torch.stack([x for _, x in waiting])).numpy()
+            waiting.clear()
+
+    def _load_inputs(self, catalogue: Catalogue, photos: Iterable[Photo]) -> Iterator[Tensor | str]:
+        """Yield each photo's (3, size, size) input, or the reason why there is none, decoded ahead in threads."""
+        ahead = 4 * self._engine.batch_size
+        with ThreadPoolExecutor(max(2, self._threads)) as pool:
+            queue: deque[Future[Tensor | str]] = deque()
+            for photo in photos:
+                queue.append(pool.submit(load_input, catalogue, photo, self.bundle.preprocess))
+                if len(queue) >= ahead:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+
+
+def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:
+    """Read, decode and preprocess one photo into (3, size, size) float32, or return why that cannot be done."""
+    if photo.error:
+        return photo.error
+    try:
+        return create_input(decode_stored(catalogue.read_bytes(photo), preprocess), preprocess)
+    except DecodeError as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)

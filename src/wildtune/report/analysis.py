@@ -1,0 +1,473 @@
+"""What the numbers of a run mean, in plain sentences that follow from the numbers alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from wildtune.evaluate.evaluation import ClassScore, Comparison, Evaluation, wilson_interval
+from wildtune.recipe import Stage
+from wildtune.report import wording
+from wildtune.report.content import RunContent, kept_record
+from wildtune.report.convergence import DEFINITION, find_convergence
+from wildtune.report.wording import counted, listed, nats, percent, percent_range, points, quoted
+from wildtune.train.history import EpochRecord
+from wildtune.train.plan import PlannedStage
+
+SMALL_CLASS = 10
+SIDE_NAMES = {"val": "validation", "test": "test"}
+
+FAULTS = {
+    "unreadable": "could not be read as a picture, so nothing can be learned from it",
+    "misnamed": "is of another type than its file name says",
+    "tiny": "has too few pixels to show an animal well",
+    "blank": "is a single colour or nearly so",
+    "exact_duplicate": "is a surplus copy, byte for byte, of another photo; copies on both sides of the split would "
+    "flatter the accuracy",
+    "near_duplicate": "looks almost the same as another photo; such pairs belong on one side of the split",
+    "label_conflict": "appears under two different labels, of which at most one is right",
+    "label_suspect": "does not look like its label to a model that never saw it in training",
+    "confound": "points to something other than the animal that gives the class away",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and the paragraphs below it, as plain text."""
+
+    heading: str
+    paragraphs: tuple[str, ...]
+
+
+def write_analysis(content: RunContent) -> tuple[Section, ...]:
+    """Return the analysis of a run: the same numbers always give the same words."""
+    sections = [
+        Section("Result", _result(content)),
+        Section("What was trained", _training(content)),
+        *(_stage_section(content, planned) for planned in content.trained_stages),
+        Section("Did the later stages help?", _comparisons(content)),
+        Section("Classes", _classes(content.evaluation.headline)),
+        Section("Confidence", _calibration(content)),
+        Section("Faults in the photos", _findings(content)),
+    ]
+    return tuple(section for section in sections if section.paragraphs)
+
+
+def analysis_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return the analysis as Markdown, with every character that Markdown would interpret escaped."""
+    blocks = [f"# {_escape(wording.plain(title))}"]
+    for section in sections:
+        blocks += [f"## {_escape(section.heading)}", *(_escape(text) for text in section.paragraphs)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", text)
+
+
+def _right(score: Evaluation) -> int:
+    return round(score.accuracy * score.photos)
+
+
+def _result(content: RunContent) -> tuple[str, ...]:
+    score = content.evaluation.headline
+    side = SIDE_NAMES[score.side]
+    texts = [
+        f"The model names the right class for {wording.whole(_right(score))} of {counted(score.photos, side + ' photo')}: "
+        f"an accuracy of {percent(score.accuracy)} (95 % interval {percent_range(score.interval)}). "
+        f"Averaged over the classes, each counting the same, it is {percent(score.balanced_accuracy)}. "
+        + _baseline(score)
+    ]
+    validation = content.evaluation.sides.get("val")
+    if score.side == "val":
+        texts.append(
+            "No photos were set aside for testing. The validation photos were looked at after every epoch"
+            + (f", and {_use_of_validation(content)}" if _use_of_validation(content) else "")
+            + ", so this accuracy is likely to be somewhat flattering; only photos never looked at can tell."
+        )
+    else:
+        texts.append("The test photos were looked at once, after all training, and nothing was chosen by them.")
+        if validation is not None:
+            texts.append(_beside_validation(content, score, validation))
+    if score.without_prediction:
+        texts.append(f"{counted(score.without_prediction, 'photo')} had no prediction and is left out of these numbers."
+                     if score.without_prediction == 1 else
+                     f"{counted(score.without_prediction, 'photo')} had no prediction and are left out of these numbers.")
+    return tuple(texts)
+
+
+def _baseline(score: Evaluation) -> str:
+    common = max(score.classes, key=lambda c: c.photos)
+    return (
+        f"Always answering {quoted(common.name)}, the most frequent class, would be right "
+        f"{percent(common.photos / score.photos)} of the time."
+    )
+
+
+def _use_of_validation(content: RunContent) -> str:
+    stages = [planned.stage for planned in content.trained_stages]
+    uses = []
+    if any(stage.keep == "best" for stage in stages):
+        uses.append("they chose which epoch to keep")
+    if any(stage.policy.name == "plateau" for stage in stages):
+        uses.append("they steered the learning rate")
+    return listed(uses)
+
+
+def _beside_validation(content: RunContent, score: Evaluation, validation: Evaluation) -> str:
+    text = (
+        f"On the {counted(validation.photos, 'validation photo')} the same model reaches "
+        f"{percent(validation.accuracy)} (95 % interval {percent_range(validation.interval)})."
+    )
+    use = _use_of_validation(content)
+    if use:
+        text += f" That number is flattered: {use.replace('they', 'these photos', 1)}. Quote the test accuracy."
+    low, high = score.interval[0] - validation.interval[1], score.interval[1] - validation.interval[0]
+    if low > 0 or high < 0:
+        text += (
+            " The two intervals do not even touch, so validation and test photos differ in more than chance: "
+            "look at how they were split."
+        )
+    return text
+
+
+def _training(content: RunContent) -> tuple[str, ...]:
+    plan = content.plan
+    sides = [
+        f"{counted(plan.side_size(side), 'photo')} {use}"
+        for side, use in (("train", "to train on"), ("val", "for validation"), ("test", "for the test"))
+        if side in plan.counts and plan.side_size(side)
+    ]
+    train = plan.counts["train"]
+    few, many = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
+    text = (
+        f"{counted(len(plan.class_names), 'class', 'classes')} of photos: {listed(sides)}. "
+        f"The backbone is {plan.backbone} {_weights(content)}."
+    )
+    if train[few] == train[many]:
+        text += f" Every class has {counted(train[few], 'training photo')}."
+    else:
+        text += (
+            f" The largest class, {quoted(many)}, has {counted(train[many], 'training photo')}; the smallest, "
+            f"{quoted(few)}, has {wording.whole(train[few])}."
+        )
+    return (text,)
+
+
+def _weights(content: RunContent) -> str:
+    weights = content.plan.weights
+    if weights.source == "none":
+        return "with random weights, not pretrained ones"
+    return f"with pretrained weights ({wording.plain(weights.name)})"
+
+
+def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
+    stage, records = planned.stage, content.stage_records(planned.stage.name)
+    kept = kept_record(records)
+    photos = content.plan.side_size("val")
+    what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
+    interval = wilson_interval(round(kept.val_accuracy * photos), photos)
+    which = "its last epoch" if kept is records[-1] else f"epoch {kept.epoch}, the best by validation accuracy,"
+    paragraphs = [
+        f"This stage trained {what}: {counted(planned.trained_weights, 'weight')}, "
+        f"{counted(len(records), 'epoch')}, {wording.duration(sum(r.seconds for r in records))}. "
+        + _converged(records),
+        f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} (95 % interval "
+        f"{percent_range(interval)}, {counted(photos, 'photo')}) and a validation loss of {nats(kept.val_loss)}. "
+        + _gap(stage, kept, interval),
+    ]
+    if len(records) < stage.epochs:
+        paragraphs.insert(
+            1, f"The plan was {counted(stage.epochs, 'epoch')}; the history has {len(records)}. The stage ended early."
+        )
+    return Section(f"Stage {quoted(stage.name)}", tuple(paragraphs))
+
+
+def _converged(records: Sequence[EpochRecord]) -> str:
+    found = find_convergence(records)
+    first, last = records[0], records[-1]
+    moved = f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch} to {nats(last.val_loss)}"
+    if found.state == "unknown":
+        return "No validation loss was a number, so nothing can be said about convergence: training had failed."
+    if found.state == "short":
+        if len(records) == 1:
+            return "One epoch shows no course, so nothing can be said about convergence."
+        return f"{len(records)} epochs are too few to say whether it converged; {moved}."
+    if found.state == "improving":
+        text = f"It was still improving at the end: {moved}, and more epochs might lower it further."
+    elif found.epoch == first.epoch:
+        text = (
+            f"It converged at epoch {found.epoch}, its first: no later epoch lowered the validation loss of "
+            f"{nats(first.val_loss)} by more than the tolerance; at the end it was {nats(last.val_loss)}."
+        )
+    else:
+        text = f"It converged at epoch {found.epoch}: {moved} at the end, and hardly below epoch {found.epoch}'s."
+    if found.rise:
+        text += (
+            f" From its lowest point at epoch {found.lowest} the validation loss rose again by {nats(found.rise)}: "
+            "training longer does harm here."
+        )
+    return f"{text} {DEFINITION}"
+
+
+def _gap(stage: Stage, kept: EpochRecord, interval: tuple[float, float]) -> str:
+    gap = kept.accuracy - kept.val_accuracy
+    if not math.isfinite(gap):
+        return "Its training accuracy is not a number."
+    lead = f"Training accuracy in that epoch was {percent(kept.accuracy)}"
+    if interval[0] <= kept.accuracy <= interval[1]:
+        return f"{lead}, a gap too small to be told from chance on this many validation photos."
+    if gap > 0:
+        return (
+            f"{lead}, {points(gap)} higher: the model knows its training photos better than new ones "
+            "(overfitting). More photos or stronger augmentation would narrow that gap."
+        )
+    reasons = ["it is averaged over the epoch while the weights were still getting better", *_hardships(stage)]
+    return f"{lead}, {points(gap)} lower. That is no fault: {listed(reasons)}."
+
+
+def _hardships(stage: Stage) -> list[str]:
+    augment = stage.augment
+    changes = [
+        name
+        for name, used in (
+            ("cropping", augment.crop != "centre"),
+            ("mirroring", augment.flip > 0),
+            ("turning", augment.rotation > 0),
+            ("changes of light and colour", max(augment.brightness, augment.contrast, augment.saturation) > 0),
+            ("noise", augment.noise >= 1),
+        )
+        if used
+    ]
+    reasons = []
+    if changes:
+        reasons.append(f"augmentation ({', '.join(changes)}) makes the training photos harder")
+    return reasons
+
+
+def _comparisons(content: RunContent) -> tuple[str, ...]:
+    side = content.evaluation.headline.side
+    names = [planned.stage.name for planned in content.plan.stages]
+    keys = [(name, side) for name in names if (name, side) in content.evaluation.comparisons]
+    return tuple(compare_text(content, key) for key in keys)
+
+
+def compare_text(content: RunContent, key: tuple[str, str]) -> str:
+    """Return whether the stages after `key`'s helped on its side, with the interval and the exact test."""
+    comparison = content.evaluation.comparisons[key]
+    photos = f"{counted(comparison.photos, SIDE_NAMES[key[1]] + ' photo')}"
+    later = _later_stages(content, key[0], comparison.second)
+    first, second = quoted(comparison.first), quoted(comparison.second)
+    changed = comparison.only_first + comparison.only_second
+    if not changed:
+        return f"{_no_change(content, key, photos)} {later[0].upper()}{later[1:]} made no difference. {_blind_spot(0, comparison.photos)}"
+    counts = (
+        f"Of {photos}, {wording.whole(comparison.only_second)} are right only after {second} and "
+        f"{wording.whole(comparison.only_first)} only after {first}"
+    )
+    test = f"exact McNemar test, {_p_value(comparison.p_value)}"
+    interval = f"95 % interval {wording.points_range(comparison.interval)}"
+    if comparison.significant:
+        verb = "helped" if comparison.difference > 0 else "harmed"
+        text = f"{later[0].upper()}{later[1:]} {verb} by {points(comparison.difference)} ({interval}). {counts} ({test})."
+        return text + _borderline(comparison)
+    return (
+        f"{later[0].upper()}{later[1:]} made no measurable difference: {_direction(comparison)} ({interval}). "
+        f"{counts}, which chance explains ({test}).{_borderline(comparison)} "
+        f"{_blind_spot(changed, comparison.photos)}"
+    )
+
+
+def _later_stages(content: RunContent, name: str, last: str) -> str:
+    names = [planned.stage.name for planned in content.plan.stages]
+    after = names[names.index(name) + 1 : names.index(last) + 1] if name in names and last in names else [last]
+    kinds = {planned.stage.name: planned.stage.train for planned in content.plan.stages}
+    if len(after) > 1:
+        return f"the stages {listed([quoted(stage) for stage in after])} together"
+    return f"fine-tuning (stage {quoted(last)})" if kinds.get(last) == "all" else f"stage {quoted(last)}"
+
+
+def _no_change(content: RunContent, key: tuple[str, str], photos: str) -> str:
+    before, after = content.evaluation.before.get(key), content.evaluation.sides.get(key[1])
+    pair = f"{quoted(key[0])} and {quoted(content.evaluation.comparisons[key].second)}"
+    if before is not None and after is not None:
+        answers = [{(m.path, m.prediction) for m in score.mistakes} for score in (before, after)]
+        if answers[0] == answers[1]:
+            return f"The two stages {pair} give the same answer on every one of {photos}."
+    return f"The two stages {pair} are right and wrong on the same photos, all {photos}."
+
+
+def _direction(comparison: Comparison) -> str:
+    if not comparison.difference:
+        return "accuracy is the same"
+    word = "higher" if comparison.difference > 0 else "lower"
+    return f"accuracy is {points(comparison.difference)} {word}"
+
+
+def _p_value(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
+
+
+def _borderline(comparison: Comparison) -> str:
+    low, high = comparison.interval
+    if comparison.significant == (low > 0 or high < 0):
+        return ""
+    return " The interval and the test disagree about zero, so this is a borderline case that more photos would settle."
+
+
+def smallest_visible_difference(changed: int, photos: int) -> float:
+    """Return about how large a true difference must be, 0-1, to be found significant four times in five.
+
+    `changed` of `photos` photos were right by one model only. The normal approximation of McNemar's test with
+    that share of changed photos; never below 8 photos, of which at least 6 are then likely to be seen, the least
+    number that is significant at 5 % when all point the same way.
+    """
+    factor = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+    return max(8 / photos, factor * math.sqrt(changed) / photos)
+
+
+def _blind_spot(changed: int, photos: int) -> str:
+    smallest = smallest_visible_difference(changed, photos)
+    if smallest >= 0.5:
+        return f"{counted(photos, 'photo')} are too few to show any but the crudest difference."
+    return (
+        f"With {counted(photos, 'photo')}, a true difference of about {points(smallest)} or more would probably have "
+        "shown (four times in five); a smaller one could stay hidden."
+    )
+
+
+def _classes(score: Evaluation) -> tuple[str, ...]:
+    present = [c for c in score.classes if c.photos]
+    enough = [c for c in present if c.photos >= SMALL_CLASS]
+    side = SIDE_NAMES[score.side]
+    texts = []
+    if all(c.recall == 1 for c in present):
+        texts.append(f"Every {side} photo of every class was recognised.")
+    elif enough:
+        texts.append(_weakest(score, enough))
+    small = [c for c in present if c.photos < SMALL_CLASS]
+    if small and len(small) == len(present):
+        texts.append(
+            f"No class has {SMALL_CLASS} {side} photos or more: too few to say anything about single classes."
+        )
+    elif small:
+        names = _some([f"{quoted(c.name)} ({c.photos})" for c in small])
+        texts.append(f"Fewer than {SMALL_CLASS} {side} photos, too few to read a recall from: {names}.")
+    absent = [c for c in score.classes if not c.photos]
+    if absent:
+        texts.append(f"No {side} photos at all, so nothing is known: {_some([quoted(c.name) for c in absent])}.")
+    return tuple(texts)
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    if len(names) <= most:
+        return listed(names)
+    return listed([*names[:most], f"{len(names) - most} more"])
+
+
+def _weakest(score: Evaluation, classes: Sequence[ClassScore]) -> str:
+    # Looking at C classes and reading the lowest needs a stricter interval than looking at one (Bonferroni).
+    level = 1 - 0.05 / len(classes)
+    ordered = sorted(classes, key=lambda c: (c.recall, c.name))
+    below = [
+        c for c in ordered if wilson_interval(round((c.recall or 0) * c.photos), c.photos, level)[1] < score.accuracy
+    ]
+    if below:
+        rest = _some([_class_text(c) for c in below], 5)
+        one = len(below) == 1
+        return (
+            f"Recognised less often than the accuracy of the whole, beyond what chance explains in the weakest of "
+            f"{counted(len(classes), 'class', 'classes')}: {rest}. {'This class needs' if one else 'These need'} "
+            "more or clearer photos first."
+        )
+    lowest = [c for c in ordered if c.recall is not None and c.recall < 1][:3]
+    if not lowest:
+        return f"Every photo of the classes with at least {SMALL_CLASS} photos was recognised."
+    return (
+        f"Lowest are {listed([_class_text(c) for c in lowest])}. None of these is below the accuracy of the whole by "
+        f"more than chance explains when the lowest of {counted(len(classes), 'class', 'classes')} "
+        f"{'is' if len(lowest) == 1 else 'are'} picked out, so do not read much into the order."
+    ).replace("Lowest are", "Lowest is" if len(lowest) == 1 else "Lowest are", 1)
+
+
+def _class_text(score: ClassScore) -> str:
+    right = round((score.recall or 0) * score.photos)
+    text = (
+        f"{quoted(score.name)} with {right} of {score.photos} ({percent(score.recall)}, 95 % interval "
+        f"{percent_range(wilson_interval(right, score.photos))}"
+    )
+    if score.taken_for:
+        times = {1: "once", 2: "twice"}.get(score.taken_for_count, f"{score.taken_for_count} times")
+        text += f"; most often taken for {quoted(score.taken_for)}, {times}"
+    return text + ")"
+
+
+def _calibration(content: RunContent) -> tuple[str, ...]:
+    score = content.evaluation.headline
+    error = (
+        f"Between confidence and accuracy there is a mean gap of {points(score.calibration_error)} (expected "
+        "calibration error over 15 bins)"
+    )
+    predictions = content.predictions
+    if predictions is None:
+        return (f"{error}.",)
+    keep = (predictions.targets >= 0) & (predictions.predicted >= 0)
+    confidence = predictions.confidence[keep]
+    right = predictions.targets[keep] == predictions.predicted[keep]
+    if not len(right):
+        return (f"{error}.",)
+    mean, (low, high) = float(confidence.mean()), wilson_interval(int(right.sum()), len(right))
+    if low <= mean <= high:
+        verdict = "which agrees within the interval"
+    elif mean > high:
+        verdict = f"{points(mean - right.mean())} too sure of itself"
+    else:
+        verdict = f"{points(mean - right.mean())} too modest"
+    text = (
+        f"On average the model gives its answer {percent(mean)} confidence and is right {percent(right.mean())} of "
+        f"the time: {verdict}. {error}; a perfectly calibrated model would show about "
+        f"{points(expected_chance_gap(confidence))} on as many photos, by chance."
+    )
+    sure = confidence >= 0.9
+    if sure.sum() >= SMALL_CLASS:
+        hits, total = int(right[sure].sum()), int(sure.sum())
+        text += (
+            f" Of the {counted(total, 'photo')} it is at least 90 % sure of, {percent(hits / total)} are right "
+            f"(95 % interval {percent_range(wilson_interval(hits, total))})."
+        )
+    return (text,)
+
+
+def expected_chance_gap(confidence: np.ndarray, bins: int = 15) -> float:
+    """Return the calibration error that a perfectly calibrated model shows by chance, 0-1.
+
+    `confidence` is (N,) in 0-1. In each bin the number of right answers then has the variance sum c (1 - c), and
+    a normal variable is off its mean by sqrt(2 / pi) standard deviations on average.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    variance = np.bincount(place, weights=confidence * (1 - confidence), minlength=bins)
+    return float(np.sqrt(2 / np.pi * np.maximum(variance, 0)).sum() / len(confidence))
+
+
+def _findings(content: RunContent) -> tuple[str, ...]:
+    if not content.findings:
+        return ("The check before training found no fault in the photos.",)
+    counts = Counter(finding.kind for finding in content.findings)
+    order = [*[kind for kind in FAULTS if kind in counts], *sorted(set(counts) - set(FAULTS))]
+    texts = [f"The check before training reported {counted(len(content.findings), 'finding')}."]
+    for kind in order:
+        name = kind_name(kind)
+        meaning = FAULTS.get(kind)
+        texts.append(f"{name}: {wording.whole(counts[kind])}." + (f" Such a photo {meaning}." if meaning else ""))
+    return (texts[0] + " " + " ".join(texts[1:]),)
+
+
+def kind_name(kind: str) -> str:
+    """Return the kind of a finding as words ("Exact duplicate")."""
+    return wording.plain(kind).replace("_", " ").capitalize()

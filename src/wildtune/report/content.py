@@ -1,0 +1,59 @@
+"""Everything a report needs, gathered before a word of it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wildtune.evaluate.evaluation import RunEvaluation
+from wildtune.predict.predictions import Predictions
+from wildtune.train.history import EpochRecord
+from wildtune.train.plan import Plan, PlannedStage
+
+if TYPE_CHECKING:
+    from wildtune.photos.audit import Finding
+
+
+def _no_thumbnail(path: str) -> bytes | None:
+    return None
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """One run as the report sees it.
+
+    title            heading of the page
+    plan             what was to be done, with the photos' counts
+    history          one record an epoch, in the order they were trained
+    evaluation       the scores of every side
+    findings         faults found in the photos before training
+    environment      versions and machine, as in `environment.json`; one level of nesting is shown
+    load_thumbnail   gives a small JPEG (or PNG) of a photo by its path, None where there is none
+    predictions      the final model's on the headline side; without them there is no reliability diagram
+    """
+
+    title: str
+    plan: Plan
+    history: tuple[EpochRecord, ...]
+    evaluation: RunEvaluation
+    findings: Sequence[Finding] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    load_thumbnail: Callable[[str], bytes | None] = _no_thumbnail
+    predictions: Predictions | None = None
+
+    @property
+    def trained_stages(self) -> tuple[PlannedStage, ...]:
+        """The planned stages that have at least one epoch in the history."""
+        done = {record.stage for record in self.history}
+        return tuple(planned for planned in self.plan.stages if planned.stage.name in done)
+
+    def stage_records(self, stage: str) -> tuple[EpochRecord, ...]:
+        """Return the epochs of one stage in their order."""
+        return tuple(record for record in self.history if record.stage == stage)
+
+
+def kept_record(records: Sequence[EpochRecord]) -> EpochRecord:
+    """Return the epoch whose weights a stage handed on: the last one that became the best."""
+    kept = [record for record in records if record.kept]
+    return kept[-1] if kept else records[-1]

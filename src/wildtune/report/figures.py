@@ -1,0 +1,330 @@
+"""The charts of a report, each returned as SVG text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+
+from wildtune.evaluate.evaluation import Evaluation, wilson_interval
+from wildtune.predict.predictions import Predictions
+from wildtune.report import wording
+from wildtune.report.canvas import (
+    CELL_DARK,
+    CELL_LIGHT,
+    GRID,
+    INK,
+    MUTED,
+    TRAINING,
+    VALIDATION,
+    axes_of,
+    draw,
+    label,
+)
+from wildtune.report.content import kept_record
+from wildtune.train.history import EpochRecord
+
+CURVE_SIZE = (5.2, 3.3)
+_CELLS = LinearSegmentedColormap.from_list("cells", ["#e4eff2", "#8fbccb", "#3f8aa4", "#145066"])
+_WRONG_CELLS = LinearSegmentedColormap.from_list("wrong", ["#f9e9d7", "#e9b67d", "#cd7f2c", "#8f4f0c"])
+
+
+def accuracy_figure(name: str, records: Sequence[EpochRecord], title: str, photos: int) -> str:
+    """Draw training and validation accuracy over the epochs of one stage or several.
+
+    `photos` is the number of validation photos: the shaded band is the 95 % interval it leaves.
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, title, "epoch", "accuracy")
+        for start, stage in _by_stage(records):
+            epochs = [start + r.epoch for r in stage]
+            band = [_accuracy_interval(r.val_accuracy, photos) for r in stage]
+            axes.fill_between(
+                epochs, [b[0] for b in band], [b[1] for b in band], color=VALIDATION, alpha=0.13, linewidth=0
+            )
+            if len(stage) == 1:  # A band of no width would not be seen.
+                axes.vlines(epochs, *band[0], color=VALIDATION, alpha=0.25, linewidth=7)
+        _paint_lines(axes, records, "accuracy", "val_accuracy")
+        low, high = axes.get_ylim()
+        # Never zoom in so far that a wiggle of a point looks like a cliff.
+        spare = max(0.10 - (high - low), 0) / 2
+        high = min(high + spare, 1.005)
+        axes.set_ylim(max(min(low - spare, high - 0.10), -0.01), high)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+    return draw(name, _curve_words("Accuracy", records, "accuracy", "val_accuracy"), CURVE_SIZE, paint)
+
+
+def loss_figure(name: str, records: Sequence[EpochRecord], title: str) -> str:
+    """Draw training and validation loss over the epochs of one stage or several."""
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, title, "epoch", "loss (nats)")
+        _paint_lines(axes, records, "loss", "val_loss", at_top=True)
+        low, high = axes.get_ylim()
+        spare = max(0.2 * high - (high - low), 0) / 2
+        axes.set_ylim(max(low - spare, 0), high + spare)
+
+    return draw(name, _curve_words("Loss", records, "loss", "val_loss"), CURVE_SIZE, paint)
+
+
+def learning_rate_figure(name: str, records: Sequence[EpochRecord]) -> str:
+    """Draw the learning rate at the start of each epoch, on a logarithmic scale where it spans a lot."""
+    rates = [r.lr for r in records if r.lr > 0]
+    wide = bool(rates) and max(rates) / min(rates) > 30
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, "Learning rate", "epoch", "of the head")
+        for start, stage in _by_stage(records):
+            values = [r.lr if r.lr > 0 or not wide else math.nan for r in stage]
+            axes.plot([start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6)
+        if wide:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_locator(NullLocator())
+        else:
+            axes.set_ylim(bottom=0, top=max(rates, default=1) * 1.08)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        _mark_stages(axes, records, at_top=True)
+
+    words = f"Learning rate over {wording.counted(len(records), 'epoch')}."
+    return draw(name, words, CURVE_SIZE, paint)
+
+
+def confusion_figure(name: str, score: Evaluation, title: str) -> str:
+    """Draw the confusion matrix: colour is the share of the row, the number the count of photos."""
+    counts = np.array(score.confusion)
+    size = len(counts)
+    names = [label(n, 22 if size <= 30 else 16) for n in score.class_names]
+    cell = float(np.interp(size, [2, 8, 22, 40, 60], [0.75, 0.55, 0.38, 0.27, 0.22]))
+    margin = 0.5 + 0.085 * max(len(n) for n in names) * _font(size) / 10
+    side = size * cell + margin
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, title, "prediction", "label")
+        axes.grid(False)
+        _paint_cells(axes, counts)
+        ticks = np.arange(size) + 0.5
+        axes.set_xticks(ticks, names, rotation=90 if size > 4 else 0, fontsize=_font(size), color=INK)
+        axes.set_yticks(ticks, names, fontsize=_font(size), color=INK)
+        axes.tick_params(length=0)
+        axes.set_xlim(0, size)
+        axes.set_ylim(size, 0)
+        axes.set_aspect("equal")
+        for spine in axes.spines.values():
+            spine.set_visible(True)
+
+    words = f"Confusion matrix of {wording.counted(size, 'class', 'classes')}, {wording.counted(score.photos, 'photo')}."
+    return draw(name, words, (max(side, 3.6), max(side, 3.0) + 0.4), paint)
+
+
+def recall_figure(name: str, score: Evaluation, title: str) -> str:
+    """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the whole."""
+    classes = sorted((c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name))
+    rows = np.arange(len(classes))
+    spans = np.array([wilson_interval(round((c.recall or 0) * c.photos), c.photos) for c in classes])
+    values = np.array([c.recall or 0.0 for c in classes])
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, title, "recall: share of the class's photos recognised", "")
+        axes.axvline(score.accuracy, color=TRAINING, linewidth=1.2, linestyle=(0, (4, 3)), label="accuracy of the whole")
+        axes.hlines(rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval")
+        axes.plot(values, rows, "o", color=VALIDATION, markersize=5.5, clip_on=False, label="recall")
+        axes.set_yticks(rows, [f"{label(c.name)}  ({c.photos})" for c in classes], color=INK, fontsize=9)
+        axes.set_ylim(-0.8, len(classes) - 0.2)
+        axes.set_xlim(0, 1)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        _legend(axes)
+
+    words = f"Recall of {wording.counted(len(classes), 'class', 'classes')} with 95 % intervals."
+    return draw(name, words, (5.2, 1.4 + 0.22 * len(classes)), paint)
+
+
+def reliability_figure(name: str, predictions: Predictions, title: str, bins: int = 15) -> str:
+    """Draw how often answers of each confidence are right, and how many answers have it."""
+    keep = (predictions.targets >= 0) & (predictions.predicted >= 0)
+    confidence = predictions.confidence[keep]
+    right = predictions.targets[keep] == predictions.predicted[keep]
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    totals = np.bincount(place, minlength=bins)
+    hits = np.bincount(place, weights=right, minlength=bins)
+    filled = np.flatnonzero(totals)
+    means = np.array([confidence[place == b].mean() for b in filled])
+    spans = np.array([wilson_interval(int(hits[b]), int(totals[b])) for b in filled])
+
+    def paint(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        above.set_title(title, pad=22)
+        above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+        above.vlines(means, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval")
+        above.plot(
+            means, hits[filled] / totals[filled], "o", color=VALIDATION, markersize=5.5, clip_on=False, label="accuracy"
+        )
+        above.set_ylim(-0.02, 1.02)
+        above.set_ylabel("share right")
+        _legend(above)
+        below.bar((filled + 0.5) / bins, totals[filled], width=0.8 / bins, color=MUTED, alpha=0.6)
+        below.set_ylabel("photos")
+        below.set_xlabel("confidence of the answer")
+        below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        below.set_xlim(0, 1)
+        for axes in (above, below):
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+            axes.tick_params(length=3)
+        above.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+    words = f"Reliability of the confidence on {wording.counted(len(confidence), 'photo')}."
+    return draw(name, words, (5.2, 4.4), paint)
+
+
+def _by_stage(records: Sequence[EpochRecord]) -> list[tuple[int, list[EpochRecord]]]:
+    """Group records by stage, each with the number of epochs before it."""
+    stages: dict[str, list[EpochRecord]] = {}
+    for record in records:
+        stages.setdefault(record.stage, []).append(record)
+    start, groups = 0, []
+    for stage in stages.values():
+        groups.append((start, stage))
+        start += stage[-1].epoch
+    return groups
+
+
+def _accuracy_interval(accuracy: float, photos: int) -> tuple[float, float]:
+    if not math.isfinite(accuracy):
+        return math.nan, math.nan
+    return wilson_interval(round(accuracy * photos), photos)
+
+
+def _paint_lines(
+    axes: Axes, records: Sequence[EpochRecord], training: str, validation: str, at_top: bool = False
+) -> None:
+    groups = _by_stage(records)
+    dots = 3.5 if len(records) <= 60 else 0
+    for number, (start, stage) in enumerate(groups):
+        epochs = [start + r.epoch for r in stage]
+        kept = kept_record(stage)
+        # Only the first stage names its lines: one entry each in the legend.
+        first = number == 0
+        axes.plot(
+            epochs,
+            [getattr(r, training) for r in stage],
+            color=TRAINING,
+            linestyle=(0, (5, 2)),
+            linewidth=1.5,
+            marker="s",
+            markersize=max(dots - 0.5, 3 if len(stage) == 1 else 0),
+            label="training" if first else None,
+        )
+        axes.plot(
+            epochs,
+            [getattr(r, validation) for r in stage],
+            color=VALIDATION,
+            linewidth=1.9,
+            marker="o",
+            markersize=max(dots, 4 if len(stage) == 1 else 0),
+            label="validation" if first else None,
+        )
+        axes.plot(
+            [start + kept.epoch],
+            [getattr(kept, validation)],
+            "o",
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.4,
+            markersize=10,
+            label=(f"kept (epoch {kept.epoch})" if len(groups) == 1 else "kept epoch") if first else None,
+        )
+    _legend(axes)
+    _mark_stages(axes, records, at_top)
+
+
+def _mark_stages(axes: Axes, records: Sequence[EpochRecord], at_top: bool) -> None:
+    """Give the epochs whole numbers and, where there are several stages, borders and names.
+
+    The names stand where curves seldom are: at the top of falling ones, at the bottom of rising ones.
+    """
+    groups = _by_stage(records)
+    last = groups[-1][0] + groups[-1][1][-1].epoch
+    axes.set_xlim(0.5 if last <= 3 else 1 - 0.03 * last, last + (0.5 if last <= 3 else 0.03 * last))
+    axes.xaxis.set_major_locator(
+        FixedLocator(list(range(1, last + 1))) if last <= 10 else MaxNLocator(8, integer=True, min_n_ticks=1)
+    )
+    axes.grid(False, axis="x")
+    if len(groups) < 2:
+        return
+    axes.set_xlabel("epoch, counted over all stages")
+    for start, stage in groups:
+        if start:
+            axes.axvline(start + 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        middle = start + (stage[-1].epoch + 1) / 2
+        axes.text(
+            middle,
+            0.975 if at_top else 0.015,
+            label(stage[0].stage, 14),
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top" if at_top else "bottom",
+            fontsize=8.5,
+            color=MUTED,
+        )
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=3,
+        borderaxespad=0.2,
+        handlelength=1.7,
+        columnspacing=1.3,
+        labelcolor=INK,
+    )
+
+
+def _curve_words(what: str, records: Sequence[EpochRecord], training: str, validation: str) -> str:
+    form: Callable[[float], str] = wording.percent if what == "Accuracy" else wording.nats
+    last = records[-1]
+    return (
+        f"{what} over {wording.counted(len(records), 'epoch')}; at the end training {form(getattr(last, training))}, "
+        f"validation {form(getattr(last, validation))}."
+    )
+
+
+def _font(classes: int) -> float:
+    return float(np.interp(classes, [8, 22, 40, 60], [9.5, 9, 7.5, 6.5]))
+
+
+def _paint_cells(axes: Axes, counts: np.ndarray) -> None:
+    """Paint the cells that hold photos: right answers blue, wrong ones orange, darker for a larger share of the row."""
+    size = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    spots = [(int(row), int(column)) for row, column in np.argwhere(counts)]
+    # Few of a row can be wrong and still matter: errors are coloured on a steeper scale.
+    colours = [_CELLS(shares[s]) if s[0] == s[1] else _WRONG_CELLS(shares[s] ** 0.5) for s in spots]
+    boxes = [Rectangle((column, row), 1, 1) for row, column in spots]
+    axes.add_collection(PatchCollection(boxes, facecolors=colours, linewidths=0))
+    lines = np.arange(1, size)
+    axes.hlines(lines, 0, size, color=GRID, linewidth=0.5)
+    axes.vlines(lines, 0, size, color=GRID, linewidth=0.5)
+    for (row, column), colour in zip(spots, colours, strict=True):
+        luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
+        count = int(counts[row, column])
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            str(count),
+            ha="center",
+            va="center",
+            fontsize=_font(size) * (1 if count < 100 else 0.8 if count < 1000 else 0.6),
+            color=CELL_DARK if luminance > 0.5 else CELL_LIGHT,
+        )

@@ -1,0 +1,310 @@
+"""The page of a run: one HTML file that needs nothing beside it, and the same charts and words as files."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from wildtune import files
+from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
+from wildtune.report import figures, wording
+from wildtune.report.analysis import (
+    SIDE_NAMES,
+    Section,
+    analysis_markdown,
+    compare_text,
+    kind_name,
+    write_analysis,
+)
+from wildtune.report.canvas import inline
+from wildtune.report.content import RunContent, kept_record
+
+MOST_MISTAKES = 24
+MOST_PAIRS = 10
+MOST_EXAMPLES = 8
+
+
+def write_report(content: RunContent, folder: Path) -> Path:
+    """Write `index.html`, `analysis.md` and every chart as SVG into `folder`; return the path of the page.
+
+    Each file is replaced whole, and the same content gives the same bytes.
+    """
+    sections = write_analysis(content)
+    charts = create_charts(content)
+    for name, svg in charts.items():
+        files.write_text(folder / f"{name}.svg", svg)
+    files.write_text(folder / "analysis.md", analysis_markdown(content.title, sections))
+    page = folder / "index.html"
+    files.write_text(page, render_page(content, charts, sections))
+    return page
+
+
+def create_charts(content: RunContent) -> dict[str, str]:
+    """Return every chart of the report as SVG text, by the name of its file without `.svg`."""
+    charts: dict[str, str] = {}
+    history, photos = content.history, content.plan.side_size("val")
+    if history:
+        many = len(content.trained_stages) > 1
+        suffix = ", all stages" if many else ""
+        charts["accuracy"] = figures.accuracy_figure("accuracy", history, f"Accuracy{suffix}", photos)
+        charts["loss"] = figures.loss_figure("loss", history, f"Loss{suffix}")
+        charts["learning-rate"] = figures.learning_rate_figure("learning-rate", history)
+    for planned in content.trained_stages:
+        stage = planned.stage.name
+        records = content.stage_records(stage)
+        title = wording.shorten(stage, 24)
+        name = f"accuracy-{stage}"
+        charts[name] = figures.accuracy_figure(name, records, f"Accuracy, {title}", photos)
+        charts[f"loss-{stage}"] = figures.loss_figure(f"loss-{stage}", records, f"Loss, {title}")
+    score = content.evaluation.headline
+    side = SIDE_NAMES[score.side]
+    charts["confusion"] = figures.confusion_figure("confusion", score, f"Confusion, {side} photos")
+    charts["classes"] = figures.recall_figure("classes", score, f"Recall by class, {side} photos")
+    if content.predictions is not None and (content.predictions.predicted >= 0).any():
+        charts["reliability"] = figures.reliability_figure(
+            "reliability", content.predictions, f"Reliability, {side} photos"
+        )
+    return charts
+
+
+def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """Return the HTML of the page; everything that people named is escaped by the template."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wildtune", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["figures_kept_whole"] = _keep_figures_whole
+    score = content.evaluation.headline
+    return environment.get_template("page.html.jinja").render(
+        title=wording.plain(content.title),
+        score=score,
+        side=SIDE_NAMES[score.side],
+        headline=_headline(content),
+        sections=sections,
+        charts={name: Markup(inline(svg)) for name, svg in charts.items()},
+        stages=_stage_rows(content),
+        comparisons=_comparison_texts(content),
+        classes=_class_rows(content),
+        pairs=_confused_pairs(score),
+        mistakes=_mistake_cards(content),
+        mistakes_left=max(len(score.mistakes) - MOST_MISTAKES, 0),
+        faults=_fault_groups(content),
+        faults_total=len(content.findings),
+        notices=[wording.plain(notice) for notice in content.plan.notices],
+        facts=_facts(content),
+        environment=_environment_rows(content.environment),
+        percent=wording.percent,
+    )
+
+
+def _keep_figures_whole(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=%|points?\b|photos?\b|min\b|s\b|h\b)", "\u00a0", text)
+
+
+def _headline(content: RunContent) -> dict[str, Any]:
+    score, plan = content.evaluation.headline, content.plan
+    low, high = score.interval
+    seconds = sum(record.seconds for record in content.history)
+    common = max(c.photos for c in score.classes) / score.photos
+    return {
+        "accuracy": wording.percent(score.accuracy),
+        "range": wording.percent_range(score.interval),
+        "right": wording.whole(round(score.accuracy * score.photos)),
+        "photos": wording.counted(score.photos, f"{SIDE_NAMES[score.side]} photo"),
+        "left": f"{low * 100:.2f}",
+        "width": f"{(high - low) * 100:.2f}",
+        "point": f"{score.accuracy * 100:.2f}",
+        "common": f"{common * 100:.2f}",
+        "common_text": wording.percent(common),
+        "tiles": [
+            (wording.whole(len(plan.class_names)), "classes"),
+            (wording.whole(plan.side_size("train")), "training photos"),
+            (wording.percent(score.balanced_accuracy), "mean recall of the classes"),
+            (f"{score.macro_f1:.3f}", "macro F1"),
+            (wording.duration(seconds), "training time"),
+        ],
+    }
+
+
+def _stage_rows(content: RunContent) -> list[dict[str, str]]:
+    rows = []
+    last = content.trained_stages[-1].stage.name if content.trained_stages else ""
+    for planned in content.trained_stages:
+        stage = planned.stage
+        records = content.stage_records(stage.name)
+        sides = {
+            side: content.evaluation.sides.get(side)
+            if stage.name == last
+            else content.evaluation.before.get((stage.name, side))
+            for side in ("val", "test")
+        }
+        rows.append(
+            {
+                "name": stage.name,
+                "train": "head" if stage.train == "head" else "all but BatchNorm",
+                "weights": wording.whole(planned.trained_weights),
+                "epochs": f"{kept_record(records).epoch} of {len(records)}",
+                "rate": wording.rate(stage.lr),
+                "time": wording.duration(sum(record.seconds for record in records)),
+                "val": _accuracy_text(sides["val"]),
+                "test": _accuracy_text(sides["test"]),
+            }
+        )
+    return rows
+
+
+def _accuracy_text(score: Evaluation | None) -> str:
+    return "" if score is None else f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
+
+
+def _comparison_texts(content: RunContent) -> list[str]:
+    names = [planned.stage.name for planned in content.plan.stages]
+    keys = sorted(
+        content.evaluation.comparisons,
+        key=lambda key: (key[1] != "test", names.index(key[0]) if key[0] in names else len(names)),
+    )
+    return [compare_text(content, key) for key in keys]
+
+
+def _class_rows(content: RunContent) -> list[dict[str, Any]]:
+    score, train = content.evaluation.headline, content.plan.counts.get("train", {})
+    return [_class_row(entry, train.get(entry.name, 0)) for entry in score.classes]
+
+
+def _class_row(entry: ClassScore, train: int) -> dict[str, Any]:
+    low, high = wilson_interval(round((entry.recall or 0) * entry.photos), entry.photos)
+    return {
+        "name": wording.plain(entry.name),
+        "train": wording.whole(train),
+        "photos": wording.whole(entry.photos),
+        "recall": "" if entry.recall is None else wording.percent(entry.recall),
+        "range": "" if entry.recall is None else wording.percent_range((low, high)),
+        "precision": "" if entry.precision is None else wording.percent(entry.precision),
+        "f1": f"{entry.f1:.3f}" if entry.photos else "",
+        "taken_for": wording.plain(entry.taken_for),
+        "times": f"{entry.taken_for_count} ×" if entry.taken_for else "",
+    }
+
+
+def _confused_pairs(score: Evaluation) -> list[dict[str, str]]:
+    counts = [
+        (number, row, column)
+        for row, line in enumerate(score.confusion)
+        for column, number in enumerate(line)
+        if number and row != column
+    ]
+    ordered = sorted(counts, key=lambda entry: (-entry[0], entry[1], entry[2]))[:MOST_PAIRS]
+    return [
+        {
+            "label": wording.plain(score.class_names[row]),
+            "prediction": wording.plain(score.class_names[column]),
+            "count": f"{number} of {wording.whole(sum(score.confusion[row]))}",
+        }
+        for number, row, column in ordered
+    ]
+
+
+def _mistake_cards(content: RunContent) -> list[dict[str, str]]:
+    return [
+        {
+            "label": wording.plain(mistake.label),
+            "prediction": wording.plain(mistake.prediction),
+            "confidence": f"{mistake.confidence * 100:.0f} %",
+            "path": wording.plain(mistake.path),
+            "picture": _data_uri(content.load_thumbnail(mistake.path)),
+        }
+        for mistake in content.evaluation.headline.mistakes[:MOST_MISTAKES]
+    ]
+
+
+def _data_uri(picture: bytes | None) -> str:
+    """Return a picture as a data: address, "" where there is none or its type is unknown."""
+    if not picture:
+        return ""
+    kinds = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}
+    kind = next((kind for start, kind in kinds.items() if picture.startswith(start)), "")
+    return f"data:{kind};base64,{base64.b64encode(picture).decode()}" if kind else ""
+
+
+def _fault_groups(content: RunContent) -> list[dict[str, Any]]:
+    counts = Counter(finding.kind for finding in content.findings)
+    groups = []
+    for kind in sorted(counts, key=lambda k: (-counts[k], k)):
+        found = [finding for finding in content.findings if finding.kind == kind]
+        groups.append(
+            {
+                "name": kind_name(kind),
+                "count": wording.whole(counts[kind]),
+                "severity": wording.listed(sorted({wording.plain(str(finding.severity)) for finding in found})),
+                "examples": [
+                    {
+                        "path": wording.plain(finding.path),
+                        "detail": wording.plain(finding.detail),
+                        "other": wording.plain(finding.other_path),
+                    }
+                    for finding in found[:MOST_EXAMPLES]
+                ],
+                "left": max(len(found) - MOST_EXAMPLES, 0),
+            }
+        )
+    return groups
+
+
+def _facts(content: RunContent) -> list[tuple[str, str]]:
+    plan, pre = content.plan, content.plan.preprocess
+    fit = {
+        "squash": f"squashed to {pre.resize} × {pre.resize} pixels",
+        "crop": f"shorter side to {pre.resize} pixels",
+        "pad": f"whole photo within {pre.resize} × {pre.resize} pixels, the rest filled with the mean colour",
+    }[pre.fit]
+    steps = [fit, f"the middle {pre.size} × {pre.size} cut out" if pre.resize > pre.size or pre.fit == "crop" else ""]
+    steps += [f"contrast × {pre.contrast:g}" if pre.contrast != 1 else ""]
+    steps += [f"brightness {pre.brightness:+g} of 255" if pre.brightness else ""]
+    steps += ["smoothed while shrinking" if pre.antialias else "not smoothed while shrinking"]
+    rows = [
+        ("Recipe", plan.recipe_name),
+        ("Photos", plan.photos),
+        ("Photos' key", plan.data_key),
+        ("Split", ", ".join(f"{wording.whole(plan.side_size(side))} {side}" for side in plan.counts)),
+        ("Backbone", plan.backbone),
+        ("Weights", {"none": "random"}.get(plan.weights.source, f"{plan.weights.name} ({plan.weights.source})")),
+        ("Weights' SHA-256", plan.weights.sha256),
+        ("Notes on the weights", "; ".join(plan.weights.notes)),
+        ("Input", ", ".join(step for step in steps if step)),
+        ("Seed", str(plan.seed)),
+        ("Device", f"{plan.device}, {plan.precision}, {wording.counted(plan.threads, 'thread')}"),
+        ("Frozen backbone run by", plan.engine),
+    ]
+    for planned in content.trained_stages:
+        seconds = [record.seconds for record in content.stage_records(planned.stage.name)]
+        rows.append(
+            (
+                f"Time of {planned.stage.name}",
+                f"{wording.duration(sum(seconds))} for {wording.counted(len(seconds), 'epoch')} of "
+                f"{wording.counted(planned.steps_per_epoch, 'step')}",
+            )
+        )
+    return [(name, wording.plain(value)) for name, value in rows if value]
+
+
+def _environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            rows.append((key, ", ".join(f"{name} {inner}" for name, inner in value.items())))
+        elif isinstance(value, list | tuple):
+            rows.append((key, ", ".join(str(item) for item in value)))
+        elif value not in (None, ""):
+            rows.append((key, str(value)))
+    return [(wording.plain(str(key)).replace("_", " "), wording.plain(text)) for key, text in rows]

@@ -1,0 +1,74 @@
+"""The machine a run happens on: device, threads, seeds and the versions of everything that matters."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+from typing import Any
+
+PACKAGES = ("wildtune", "torch", "torchvision", "timm", "openvino", "numpy", "pillow", "scikit-learn", "scipy")
+
+
+def seed_from(*parts: object) -> int:
+    """Return a number in [0, 2**63) that depends on all parts and nothing else.
+
+    Every random choice in training draws from a generator seeded so, by (seed, stage, epoch, photo or step).
+    Nothing is carried from one step to the next, which is what makes a resumed run equal an uninterrupted one.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def physical_cores() -> int:
+    """Return how many CPU threads to compute with: the processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def detect_device() -> str:
+    """Return "cuda" where torch sees an NVIDIA GPU that works, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def can_compile() -> bool:
+    """Say whether torch.compile can work here: on the CPU it needs a C++ compiler."""
+    return platform.system() == "Linux" and shutil.which("g++") is not None
+
+
+def set_threads(threads: int) -> None:
+    """Use this many CPU threads for torch; more than there are cores halves the speed on small machines."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def environment() -> dict[str, Any]:
+    """Return what a run records of the machine: platform, processor count and package versions."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor_name(),
+        "cores": physical_cores(),
+        "packages": versions,
+    }
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            for line in handle:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

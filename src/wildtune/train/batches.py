@@ -1,0 +1,202 @@
+"""What a stage learns from: batches of cached features for a head stage, of augmented photos for a full one.
+
+Both give the training loop the same three things: the batches of an epoch, a forward pass, and the validation
+logits. Which photos make up a batch and how they are augmented follows from (seed, stage, epoch) alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wildtune.model.backbone import head_of
+from wildtune.model.engine import create_engine
+from wildtune.model.preprocess import Preprocess, create_input
+from wildtune.photos.catalogue import Photo
+from wildtune.photos.store import PhotoStore
+from wildtune.progress import Reporter
+from wildtune.recipe import Stage
+from wildtune.runtime import seed_from
+from wildtune.train.augment import create_view
+from wildtune.train.features import FeatureCache
+from wildtune.train.plan import Plan, PlannedStage
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Side:
+    """The photos of one side of the split: records, decoded pixels and (N,) int64 targets."""
+
+    def __init__(self, photos: tuple[Photo, ...], store: PhotoStore, targets: Tensor) -> None:
+        """Keep the three, row i of each being the same photo."""
+        self.photos, self.store, self.targets = photos, store, targets
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.photos)
+
+    def plain_input(self, index: int, preprocess: Preprocess) -> Tensor:
+        """Return the (3, size, size) input of a photo without augmentation."""
+        return create_input(self.store[index], preprocess)
+
+
+class StageData(Protocol):
+    """What the training loop needs of a stage's photos.
+
+    val_targets   (N,) int64 targets of the validation photos
+    """
+
+    val_targets: Tensor
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield (inputs, (B,) int64 targets) for each step of an epoch from `first_step` on."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, C) logits of a training batch, with gradients."""
+
+    def val_logits(self) -> Tensor:
+        """Return (N, C) logits of the validation photos with the weights as they are, without augmentation."""
+
+
+def batch_order(seed: int, stage: str, epoch: int, count: int, batch_size: int) -> list[np.ndarray]:
+    """Return the photo indices of each batch of an epoch: a shuffle cut into pieces, the last one shorter."""
+    order = np.random.default_rng(seed_from(seed, stage, epoch, "order")).permutation(count)
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+class FeatureData:
+    """A head stage: batches of cached feature views."""
+
+    def __init__(
+        self, model: nn.Module, plan: Plan, planned: PlannedStage, sides: dict[str, Side], cache: FeatureCache,
+        reporter: Reporter,
+    ) -> None:
+        """Extract or find the validation features; training views follow as the epochs ask for them."""
+        self._plan, self._planned, self._stage = plan, planned, planned.stage
+        self._train, self._cache, self._reporter = sides["train"], cache, reporter
+        self._head = head_of(model)
+        self._device = torch.device(plan.device)
+        val = sides["val"]
+        self.val_targets = val.targets
+        with reporter.bar("features of the validation photos") as tell:
+            self._val = cache.load(
+                val.photos, lambda i: val.plain_input(i, plan.preprocess), {"augment": None}, tell
+            ).to(self._device)
+        self._view_number = -1
+        self._features = torch.empty(0)
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield ((B, D) features, (B,) targets)."""
+        self._load_view(epoch % self._planned.views)
+        order = batch_order(self._plan.seed, self._stage.name, epoch, len(self._train), self._stage.batch_size)
+        for indices in order[first_step:]:
+            rows = torch.from_numpy(indices)
+            yield self._features[rows].to(self._device), self._train.targets[rows].to(self._device)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the head's logits."""
+        return self._head(inputs)
+
+    def val_logits(self) -> Tensor:
+        """Return the head's logits of the validation features."""
+        with torch.no_grad():
+            return self._head(self._val).cpu()
+
+    def _load_view(self, number: int) -> None:
+        if number == self._view_number:
+            return
+        augment, name, seed = self._stage.augment, self._stage.name, self._plan.seed
+        plain = augment == type(augment)()
+        key: dict[str, object] = {"augment": None}
+        if not plain:
+            key = {"augment": augment.model_dump(mode="json"), "seed": seed, "stage": name, "number": number}
+
+        def view(i: int) -> Tensor:
+            if plain:
+                return self._train.plain_input(i, self._plan.preprocess)
+            photo_seed = seed_from(seed, name, number, self._train.photos[i].sha256)
+            return create_view(self._train.store[i], self._plan.preprocess, augment, photo_seed)
+
+        with self._reporter.bar(f"{name}: features of view {number + 1} of {self._planned.views}") as tell:
+            self._features = self._cache.load(self._train.photos, view, key, tell)
+        self._view_number = number
+
+
+class PhotoData:
+    """A stage that trains every weight: batches of freshly augmented photos."""
+
+    def __init__(
+        self, model: nn.Module, plan: Plan, planned: PlannedStage, sides: dict[str, Side], reporter: Reporter
+    ) -> None:
+        """Prepare the forward pass; with `planned.compile` the first step takes a minute or so."""
+        self._model, self._plan, self._stage = model, plan, planned.stage
+        self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
+        self.val_targets = self._val.targets
+        self._device = torch.device(plan.device)
+        model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # One compiled function for the one batch size; another size would recompile with dynamic shapes.
+        self._compiled: Callable[[Tensor], Tensor] | None = (
+            torch.compile(model, dynamic=False) if planned.compile else None
+        )
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield ((B, 3, size, size) inputs, (B,) targets), made ahead in a thread while the network trains."""
+        stage, seed = self._stage, self._plan.seed
+        order = batch_order(seed, stage.name, epoch, len(self._train), stage.batch_size)[first_step:]
+
+        def make(indices: np.ndarray) -> Batch:
+            views = [
+                create_view(
+                    self._train.store[i],
+                    self._plan.preprocess,
+                    stage.augment,
+                    seed_from(seed, stage.name, epoch, self._train.photos[i].sha256),
+                )
+                for i in indices
+            ]
+            return torch.stack(views), self._train.targets[torch.from_numpy(indices)]
+
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            ahead: deque[Future[Batch]] = deque(pool.submit(make, indices) for indices in order[:3])
+            for number in range(len(order)):
+                images, targets = ahead.popleft().result()
+                if number + 3 < len(order):
+                    ahead.append(pool.submit(make, order[number + 3]))
+                images = images.to(self._device, memory_format=torch.channels_last)
+                yield images, targets.to(self._device)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the model's logits in float32, computed in the plan's precision."""
+        whole = len(inputs) == self._stage.batch_size
+        run = self._compiled if self._compiled is not None and whole else self._model
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._plan.precision == "bfloat16"):
+            return run(inputs).float()
+
+    def val_logits(self) -> Tensor:
+        """Return the logits of the validation photos, from the engine that prediction will use."""
+        self._model.eval()
+        pre = self._plan.preprocess
+        engine = create_engine(self._model, pre.size, "torch", self._plan.threads, self._plan.device)
+        outputs = []
+        for start in range(0, len(self._val), engine.batch_size):
+            rows = range(start, min(start + engine.batch_size, len(self._val)))
+            outputs.append(engine(torch.stack([self._val.plain_input(i, pre) for i in rows])))
+        self._model.train()
+        return torch.cat(outputs)
+
+
+def create_stage_data(
+    model: nn.Module, plan: Plan, planned: PlannedStage, sides: dict[str, Side], versions: dict[str, str],
+    reporter: Reporter,
+) -> StageData:
+    """Return what a stage learns from, by what it trains."""
+    stage: Stage = planned.stage
+    if stage.train == "head":
+        return FeatureData(model, plan, planned, sides, FeatureCache(model, plan, versions), reporter)
+    return PhotoData(model, plan, planned, sides, reporter)

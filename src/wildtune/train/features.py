@@ -1,0 +1,105 @@
+"""The frozen backbone as a transformation of data: photos become feature views, computed once and cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from wildtune import files
+from wildtune.model.backbone import FeatureExtractor, head_prefix
+from wildtune.model.engine import Engine, create_engine
+from wildtune.photos.catalogue import Photo
+from wildtune.train.plan import Plan
+
+View = Callable[[int], Tensor]
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Return a SHA-256 over the names and bytes of a classifier's weights without its head."""
+    digest = hashlib.sha256()
+    prefix = head_prefix(model)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(prefix):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """Feature views of photos, by content, preprocessing, augmentation and weights; computed when first asked for."""
+
+    def __init__(self, model: nn.Module, plan: Plan, versions: dict[str, str]) -> None:
+        """Use the model's backbone as it is now; `versions` of the runtimes are part of the cache's key."""
+        self._model = model
+        self._plan = plan
+        self._key = {
+            "backbone": plan.backbone,
+            "weights": state_sha256(model),
+            "preprocess": plan.preprocess.model_dump(mode="json"),
+            "engine": plan.engine,
+            "device": plan.device,
+            "threads": plan.threads,
+            "versions": versions,
+        }
+
+    @cached_property
+    def _engine(self) -> Engine:
+        plan = self._plan
+        return create_engine(
+            FeatureExtractor(self._model), plan.preprocess.size, plan.engine, plan.threads, plan.device
+        )
+
+    def load(
+        self,
+        photos: Sequence[Photo],
+        view: View,
+        view_key: dict[str, object],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Return the (N, D) float32 features of one view of each photo.
+
+        `view(i)` makes the (3, size, size) input of photo i; `view_key` says what it does to photos, as plain
+        values. The cache is keyed by content, so the same photos from another source are found again.
+        """
+        path = self._path(photos, view_key)
+        try:
+            return load_file(path)["features"]
+        except (SafetensorError, FileNotFoundError, KeyError):
+            features = self._compute(len(photos), view, progress)
+            files.write_bytes(path, save({"features": features}))
+            return features
+
+    def _path(self, photos: Sequence[Photo], view_key: dict[str, object]) -> Path:
+        parts = {**self._key, "view": view_key, "photos": [photo.sha256 for photo in photos]}
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return files.cache_folder("features") / f"{digest}.safetensors"
+
+    def _compute(self, count: int, view: View, progress: Callable[[int, int], None] | None) -> Tensor:
+        outputs: list[Tensor] = []
+        size = self._engine.batch_size
+        starts = range(0, count, size)
+        # The next batch is decoded and augmented while the network works on this one.
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+            def submit(start: int):  # type: ignore[no-untyped-def]
+                return pool.submit(lambda: torch.stack([view(i) for i in range(start, min(start + size, count))]))
+
+            ahead = [submit(start) for start in starts[:3]]
+            for number, start in enumerate(starts):
+                batch = ahead.pop(0).result()
+                if number + 3 < len(starts):
+                    ahead.append(submit(starts[number + 3]))
+                outputs.append(self._engine(batch))
+                if progress:
+                    progress(start + len(batch), count)
+        return torch.cat(outputs)
+

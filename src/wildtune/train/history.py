@@ -1,0 +1,48 @@
+"""What happened in training: one row an epoch, in `metrics.jsonl` and in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wildtune import files
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of one stage.
+
+    stage          name of the stage
+    epoch          number within the stage, from 1
+    lr             learning rate of the head at the epoch's first step (policy and warm-up applied)
+    loss           mean training loss of the epoch's batches as they were trained on, nats
+    accuracy       share of them right at that moment, 0-1
+    val_loss       cross-entropy on the validation photos after the epoch, nats
+    val_accuracy   share of the validation photos right after the epoch, 0-1
+    seconds        time the epoch took, validation included
+    kept           whether these weights became the best so far (always the last epoch where the recipe says so)
+    """
+
+    stage: str
+    epoch: int
+    lr: float
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    kept: bool
+
+
+def save_history(records: Iterable[EpochRecord], path: Path) -> None:
+    """Write one JSON object a line."""
+    files.write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records))
+
+
+def load_history(path: Path) -> tuple[EpochRecord, ...]:
+    """Read what `save_history` wrote; no file is no history."""
+    if not path.exists():
+        return ()
+    return tuple(EpochRecord(**json.loads(line)) for line in path.read_text("utf-8").splitlines())

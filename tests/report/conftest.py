@@ -1,0 +1,195 @@
+"""Synthetic runs: every number is made here, so that each sentence of the report can be provoked."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wildtune.evaluate.evaluation import RunEvaluation, evaluate_run
+from wildtune.model.preprocess import Preprocess
+from wildtune.model.weights import WeightsFacts
+from wildtune.photos.audit import Finding
+from wildtune.predict.predictions import Predictions
+from wildtune.recipe import Augment, Stage
+from wildtune.report import RunContent
+from wildtune.train.history import EpochRecord
+from wildtune.train.plan import Plan, PlannedStage
+
+ANIMALS = (
+    "ape bear bison cat chicken cow deer dog dolphin duck eagle fish horse lion lobster pig rabbit shark snake "
+    "spider turkey wolf"
+).split()
+NASTY = ("<b>&", "🦊 fox", "рысь", "$x_1$", "a" * 120, 'quo"te\'s', "line\x0bfeed", "*star* [x](y)")
+PREPROCESS = Preprocess(
+    size=224,
+    fit="squash",
+    resize=235,
+    antialias=True,
+    contrast=1.0,
+    brightness=0.0,
+    clip=True,
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+
+def make_predictions(
+    side: str, names: tuple[str, ...], per_class: int, wrong: set[int], slips: dict[int, int] | None = None
+) -> Predictions:
+    """`per_class` photos of each class; the rows in `wrong` get the next class (or `slips[row]`) instead."""
+    total = len(names) * per_class
+    targets = np.arange(total) % len(names)
+    answers = targets.copy()
+    for row in wrong:
+        answers[row] = (slips or {}).get(row, (targets[row] + 1) % len(names))
+    # Confidence between 0.45 and 0.98 by row, the same on every machine.
+    confidence = 0.45 + 0.53 * ((np.arange(total) * 37) % 101) / 100
+    logits = np.zeros((total, len(names)), dtype=np.float32)
+    if len(names) > 1:
+        odds = np.log(confidence * (len(names) - 1) / (1 - confidence))
+        logits[np.arange(total), answers] = odds
+    return Predictions(
+        paths=tuple(f"{names[t]}/{side}_{row:04d}.jpg" for row, t in enumerate(targets)),
+        labels=tuple(names[t] for t in targets),
+        errors=("",) * total,
+        logits=logits,
+        class_names=names,
+    )
+
+
+def make_records(stage: str, losses: list[float], keep_best: bool = True, lr: float = 0.01) -> list[EpochRecord]:
+    """One record for each validation loss; accuracy follows the loss."""
+    records: list[EpochRecord] = []
+    best = -1.0
+    for number, loss in enumerate(losses, start=1):
+        accuracy = math.exp(-0.6 * loss)
+        kept = accuracy > best or not keep_best
+        best = max(best, accuracy)
+        records.append(
+            EpochRecord(
+                stage=stage,
+                epoch=number,
+                lr=lr * math.exp(-0.3 * (number - 1)),
+                loss=loss * 1.15,
+                accuracy=accuracy - 0.02,
+                val_loss=loss,
+                val_accuracy=accuracy,
+                seconds=4.2,
+                kept=kept,
+            )
+        )
+    return records
+
+
+def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Plan:
+    counts = {"train": {n: 60 + 3 * (i % 5) for i, n in enumerate(names)}, "val": dict.fromkeys(names, 9)}
+    if test:
+        counts["test"] = dict.fromkeys(names, test)
+    planned = tuple(
+        PlannedStage(
+            stage=stage,
+            trained_weights=28182 if stage.train == "head" else 3993710,
+            frozen_weights=4049564 if stage.train == "head" else 42016,
+            steps_per_epoch=46,
+            views=1,
+            compile=False,
+        )
+        for stage in stages
+    )
+    return Plan(
+        recipe_name="default",
+        photos="/photos/animals",
+        data_key="5f" * 32,
+        class_names=names,
+        counts=counts,
+        backbone="tf_efficientnet_b0",
+        weights=WeightsFacts(source="file", name="b0.safetensors", sha256="ab" * 32, notes=("head dropped",)),
+        preprocess=PREPROCESS,
+        seed=0,
+        device="cpu",
+        precision="float32",
+        threads=2,
+        engine="openvino",
+        stages=planned,
+        notices=("brightness 0.1 on a scale of 255 does nothing.",),
+    )
+
+
+def thumbnail(path: str) -> bytes | None:
+    """A small JPEG of a colour that follows from the path; none for every fifth photo."""
+    seed = sum(path.encode("utf-8", "replace"))
+    if seed % 5 == 0:
+        return None
+    picture = Image.new("RGB", (160, 120), (seed % 200, seed * 7 % 200, 120))
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=60)
+    return written.getvalue()
+
+
+TRANSFER = Stage(name="transfer", train="head", epochs=12, lr=0.01, keep="best")
+FINETUNE = Stage(name="finetune", train="all", epochs=8, lr=5e-4, keep="best", augment=Augment(flip=0.5))
+FALLING = [1.1, 0.7, 0.52, 0.44, 0.40, 0.385, 0.378, 0.376, 0.375, 0.375, 0.376, 0.375]
+FINE = [0.36, 0.33, 0.31, 0.30, 0.299, 0.30, 0.31, 0.33]
+
+
+def make_content(
+    names: tuple[str, ...] = tuple(ANIMALS[:6]),
+    before_wrong: int = 14,
+    after_wrong: int = 9,
+    first_wrong: int = 0,
+    test: int = 12,
+    val: int = 9,
+    **changes: object,
+) -> RunContent:
+    """Two stages; on the headline side the model before gets rows 0..before_wrong wrong, the final one
+    `after_wrong` rows from `first_wrong` on.
+    """
+    sides = {"val": val, "test": test} if test else {"val": val}
+    final, before = {}, {}
+    for side, per_class in sides.items():
+        final[side] = make_predictions(side, names, per_class, set(range(first_wrong, first_wrong + after_wrong)))
+        before[("transfer", side)] = make_predictions(side, names, per_class, set(range(before_wrong)))
+    values: dict[str, object] = {
+        "title": "Six animals",
+        "plan": make_plan(names, [TRANSFER, FINETUNE], test),
+        "history": (*make_records("transfer", FALLING), *make_records("finetune", FINE, lr=5e-4)),
+        "evaluation": evaluate_run(final, before, "finetune"),
+        "findings": (
+            Finding("bear/a.jpg", "unreadable", "error", "the file ends after 512 bytes"),
+            Finding("bear/b.jpg", "exact_duplicate", "warning", "same bytes", "bear/c.jpg"),
+            Finding("wolf/<i>.jpg", "label_conflict", "error", "also labelled dog", "dog/x.jpg"),
+        ),
+        "environment": {"python": "3.11.2", "packages": {"torch": "2.13.0", "timm": "1.0.20"}, "cpu": "two cores"},
+        "load_thumbnail": thumbnail,
+        "predictions": final["test" if test else "val"],
+    }
+    return RunContent(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def make_one_epoch() -> RunContent:
+    """One stage of one epoch, no test side, no findings, no predictions."""
+    names = ("bear", "deer")
+    stage = Stage(name="transfer", train="head", epochs=1, lr=0.01)
+    final = make_predictions("val", names, 9, {0, 3})
+    return RunContent(
+        title="Quick look",
+        plan=make_plan(names, [stage], test=0),
+        history=tuple(make_records("transfer", [0.2])),
+        evaluation=RunEvaluation(sides=evaluate_run({"val": final}, {}, "transfer").sides, before={}, comparisons={}),
+    )
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., RunContent]:
+    return make_content
+
+
+@pytest.fixture(scope="session")
+def one_epoch() -> RunContent:
+    return make_one_epoch()
