@@ -28,11 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wildtune.demo.animals import draw_animal
-from wildtune.demo.species import DEMO_SPECIES, Species, random_species
+from wildtune.demo.species import COATS, DEMO_SPECIES, EARS, HORNS, TAILS, Species, random_species
 from wildtune.demo.weights import DEMO_BACKBONE, DEMO_SIZE, demo_weights_path
 from wildtune.files import replacing, write_text
 
 CACHE_SIZE = 144
+TRAITS = {"coat": COATS, "tail": TAILS, "horns": HORNS, "ears": EARS}
+MEASURES = ("depth", "leg", "leg_thickness", "neck", "neck_angle", "head", "snout", "hump")
 VAL_PHOTOS = 6
 """The last photos of every species are never trained on."""
 
@@ -58,6 +60,7 @@ class Photos:
     labels: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    species: int
 
 
 def invent_species(settings: Settings) -> list[Species]:
@@ -92,7 +95,9 @@ def draw_photos(settings: Settings, work: Path) -> Photos:
             del images
     labels = np.repeat(np.arange(settings.species), settings.photos)
     held = np.tile(np.arange(settings.photos) >= settings.photos - VAL_PHOTOS, settings.species)
-    return Photos(np.load(path, mmap_mode="r"), labels, np.flatnonzero(~held), np.flatnonzero(held))
+    return Photos(
+        np.load(path, mmap_mode="r"), labels, np.flatnonzero(~held), np.flatnonzero(held), settings.species
+    )
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -103,13 +108,13 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop (0.4 to 1 of the area), flip, turn a little and jitter the colours of `(B, 3, H, W)` in [0, 1]."""
+    """Crop (0.5 to 1 of the area), flip, turn a little and jitter the colours of `(B, 3, H, W)` in [0, 1]."""
     count = len(images)
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
 
-    side, aspect = uniform(0.4, 1.0).sqrt(), uniform(math.log(0.75), math.log(1.34)).exp().sqrt()
+    side, aspect = uniform(0.5, 1.0).sqrt(), uniform(math.log(0.75), math.log(1.34)).exp().sqrt()
     wide, tall = (side * aspect).clamp(max=1.0), (side / aspect).clamp(max=1.0)
     angle, mirror = uniform(-0.1, 0.1), torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     row_x = [wide * angle.cos() * mirror, -tall * angle.sin(), uniform(-1, 1) * (1 - wide)]
@@ -122,6 +127,34 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     middle = images.mean((1, 2, 3), keepdim=True)
     images = middle + (images - middle) * uniform(0.7, 1.4).view(-1, 1, 1, 1)
     return (images * uniform(0.7, 1.35).view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the species look like: `kinds` `(S, 4)` indices into `TRAITS`, `measures` `(S, 8)` scaled."""
+
+    kinds: Tensor
+    measures: Tensor
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of `(B, S + 27)` outputs: species, then traits, then measures.
+
+        The name of a species alone teaches slowly: there are many, and most of a photo is landscape. That an
+        animal is striped and long in the tail is learnt sooner and shows where to look.
+        """
+        sizes = [len(self.kinds), *(len(values) for values in TRAITS.values()), len(MEASURES)]
+        species, *kinds, measures = outputs.split(sizes, dim=1)
+        total = F.cross_entropy(species, labels, label_smoothing=0.1)
+        for column, scores in enumerate(kinds):
+            total = total + 0.4 * F.cross_entropy(scores, self.kinds[labels, column])
+        return total + 0.5 * F.mse_loss(measures, self.measures[labels])
+
+
+def list_traits(species: list[Species]) -> Traits:
+    """Tabulate what the model learns beside the species' names."""
+    kinds = [[values.index(getattr(one, name)) for name, values in TRAITS.items()] for one in species]
+    measures = torch.tensor([[float(getattr(one, name)) for name in MEASURES] for one in species])
+    return Traits(torch.tensor(kinds), (measures - measures.mean(0)) / (measures.std(0) + 1e-6))
 
 
 def load_batch(photos: Photos, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -138,15 +171,15 @@ def validate(model: nn.Module, photos: Photos) -> float:
     for start in range(0, len(photos.val), 128):
         images, labels = load_batch(photos, photos.val[start : start + 128])
         images = F.interpolate(images, size=(DEMO_SIZE, DEMO_SIZE), mode="bilinear", antialias=True)
-        right += int((model(normalise(images)).argmax(1) == labels).sum())
+        right += int((model(normalise(images))[:, : photos.species].argmax(1) == labels).sum())
     return right / len(photos.val)
 
 
 def one_cycle(share: float) -> float:
-    """Return the learning rate's factor after `share` of all steps: up for a fifth, then a cosine to 0."""
-    if share < 0.2:
-        return 0.04 + 0.96 * share / 0.2
-    return 0.5 + 0.5 * math.cos(math.pi * (share - 0.2) / 0.8)
+    """Return the learning rate's factor after `share` of all steps: briefly up, then a cosine to 0."""
+    if share < 0.08:
+        return 0.04 + 0.96 * share / 0.08
+    return 0.5 + 0.5 * math.cos(math.pi * (share - 0.08) / 0.92)
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
@@ -178,7 +211,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 def train(settings: Settings, photos: Photos, work: Path) -> nn.Module:
     """Train the backbone and its classifier, from the last checkpoint if there is one."""
     torch.manual_seed(settings.seed)
-    model = timm.create_model(DEMO_BACKBONE, pretrained=False, num_classes=settings.species, drop_rate=0.1)
+    traits = list_traits(invent_species(settings))
+    outputs = settings.species + sum(len(values) for values in TRAITS.values()) + len(MEASURES)
+    model = timm.create_model(DEMO_BACKBONE, pretrained=False, num_classes=outputs, drop_rate=0.1)
     model = model.to(memory_format=torch.channels_last)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -201,7 +236,7 @@ def train(settings: Settings, photos: Photos, work: Path) -> nn.Module:
                 photos, np.sort(order[step * settings.batch : (step + 1) * settings.batch])
             )
             images = normalise(augment(images, generator)).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+            loss = traits.loss(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

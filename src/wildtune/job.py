@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from dataclasses import dataclass
@@ -260,7 +261,7 @@ def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
 def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "recipe": plan.recipe_name,
-        "weights": plan.weights.model_dump(mode="json"),
+        "weights": dataclasses.asdict(plan.weights),
         "data_key": plan.data_key,
         "counts": plan.counts,
         "seed": plan.seed,

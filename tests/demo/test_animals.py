@@ -1,4 +1,4 @@
-"""The generated photos: the same for a seed, of the promised sizes, with the faults where they are said to be."""
+"""The generated photos: the same for a seed, of the promised sizes, the faults where they are said to be."""
 
 from __future__ import annotations
 
@@ -91,5 +91,5 @@ def test_demo_species_differ_by_more_than_their_name() -> None:
 
 
 def test_no_photos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="at least 1. Got 0"):
+    with pytest.raises(CommandError, match=r"at least 1\. Got 0"):
         write_demo_photos(tmp_path, per_species=0)

@@ -20,11 +20,31 @@ from wildtune.report import RunContent
 from wildtune.train.history import EpochRecord
 from wildtune.train.plan import Plan, PlannedStage
 
-ANIMALS = (
-    "ape bear bison cat chicken cow deer dog dolphin duck eagle fish horse lion lobster pig rabbit shark snake "
-    "spider turkey wolf"
-).split()
-NASTY = ("<b>&", "🦊 fox", "рысь", "$x_1$", "a" * 120, 'quo"te\'s', "line\x0bfeed", "*star* [x](y)")
+ANIMALS = [
+    "ape",
+    "bear",
+    "bison",
+    "cat",
+    "chicken",
+    "cow",
+    "deer",
+    "dog",
+    "dolphin",
+    "duck",
+    "eagle",
+    "fish",
+    "horse",
+    "lion",
+    "lobster",
+    "pig",
+    "rabbit",
+    "shark",
+    "snake",
+    "spider",
+    "turkey",
+    "wolf",
+]
+NASTY = ("<b>&", "🦊 fox", "рысь", "$x_1$", "a" * 120, "quo\"te's", "line\x0bfeed", "*star* [x](y)")
 PREPROCESS = Preprocess(
     size=224,
     fit="squash",
@@ -63,7 +83,9 @@ def make_predictions(
     )
 
 
-def make_records(stage: str, losses: list[float], keep_best: bool = True, lr: float = 0.01) -> list[EpochRecord]:
+def make_records(
+    stage: str, losses: list[float], keep_best: bool = True, lr: float = 0.01
+) -> list[EpochRecord]:
     """One record for each validation loss; accuracy follows the loss."""
     records: list[EpochRecord] = []
     best = -1.0
@@ -153,7 +175,9 @@ def make_content(
     sides = {"val": val, "test": test} if test else {"val": val}
     final, before = {}, {}
     for side, per_class in sides.items():
-        final[side] = make_predictions(side, names, per_class, set(range(first_wrong, first_wrong + after_wrong)))
+        final[side] = make_predictions(
+            side, names, per_class, set(range(first_wrong, first_wrong + after_wrong))
+        )
         before[("transfer", side)] = make_predictions(side, names, per_class, set(range(before_wrong)))
     values: dict[str, object] = {
         "title": "Six animals",
@@ -165,7 +189,11 @@ def make_content(
             Finding("bear/b.jpg", "exact_duplicate", "warning", "same bytes", "bear/c.jpg"),
             Finding("wolf/<i>.jpg", "label_conflict", "error", "also labelled dog", "dog/x.jpg"),
         ),
-        "environment": {"python": "3.11.2", "packages": {"torch": "2.13.0", "timm": "1.0.20"}, "cpu": "two cores"},
+        "environment": {
+            "python": "3.11.2",
+            "packages": {"torch": "2.13.0", "timm": "1.0.20"},
+            "cpu": "two cores",
+        },
         "load_thumbnail": thumbnail,
         "predictions": final["test" if test else "val"],
     }
@@ -181,7 +209,9 @@ def make_one_epoch() -> RunContent:
         title="Quick look",
         plan=make_plan(names, [stage], test=0),
         history=tuple(make_records("transfer", [0.2])),
-        evaluation=RunEvaluation(sides=evaluate_run({"val": final}, {}, "transfer").sides, before={}, comparisons={}),
+        evaluation=RunEvaluation(
+            sides=evaluate_run({"val": final}, {}, "transfer").sides, before={}, comparisons={}
+        ),
     )
 
 

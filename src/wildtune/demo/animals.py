@@ -64,7 +64,7 @@ def _cast_shadow(rgb: Floats, row: int, left: int, width: int, strength: float) 
 
 
 def _place_cutout(rgb: Floats, cutout: Cutout, row: int, left: int) -> tuple[int, int] | None:
-    """Put an animal into the scene, in place, feet on `row`; return its eye's place, if seen."""
+    """Put an animal into the scene, in place, feet on `row`; return its eye's place if seen."""
     tall, wide = cutout.alpha.shape
     top = row - tall
     rows = slice(max(0, top), min(rgb.shape[0], row))
@@ -81,8 +81,8 @@ def _place_cutout(rgb: Floats, cutout: Cutout, row: int, left: int) -> tuple[int
 def draw_animal(species: str | Species, rng: np.random.Generator, scale: float = 1.0) -> Image.Image:
     """Draw a photo of one animal (now and then two) of a species.
 
-    `species` is a name of `SPECIES` or an invented `Species`. The result is an RGB image of 200 to 480 pixels a
-    side, times `scale`; the state of `rng` decides everything in it. An unknown name raises `KeyError`.
+    `species` is a name of `SPECIES` or an invented `Species`. The result is an RGB image of 200 to 480 pixels
+    a side, times `scale`; the state of `rng` decides everything in it. An unknown name raises `KeyError`.
     """
     kind = DEMO_SPECIES[species] if isinstance(species, str) else species
     width, height = _frame_size(rng, scale)
@@ -90,11 +90,11 @@ def draw_animal(species: str | Species, rng: np.random.Generator, scale: float =
     rgb = backdrop.rgb
     eyes: list[tuple[int, int]] = []
     strength = float(rng.uniform(0.15, 0.55))
-    sizes = [float(rng.uniform(0.38, 0.86))]
+    sizes = [float(rng.uniform(0.50, 0.94))]
     if rng.random() < 0.12:
         sizes.insert(0, sizes[0] * float(rng.uniform(0.45, 0.7)))
     for size in sizes:
-        cutout = draw_cutout(kind, rng, round(width * min(0.95, size * 1.1)), round(height * size))
+        cutout = draw_cutout(kind, rng, round(width * min(1.0, size * 1.1)), round(height * size))
         tall, wide = cutout.alpha.shape
         lowest = height * float(rng.uniform(0.80, 1.0)) if size == sizes[-1] else height * 0.78
         row = round(max(lowest, backdrop.horizon + 0.1 * height, tall + 2))

@@ -84,7 +84,7 @@ def _choose_colours(animal: Species, rng: np.random.Generator) -> tuple[Floats, 
     mark = np.array(FUR[animal.mark]) * rng.normal(1, 0.10) + rng.normal(0, 0.014, 3)
     if abs(base.mean() - mark.mean()) < 0.2:
         # A pattern in nearly the coat's own colour would not be seen.
-        mark = np.clip(base * 0.45, 0, 1) if base.mean() > 0.42 else np.clip(base + 0.38, 0, 1)
+        mark = np.clip(base * 0.45, 0, 1) if base.mean() > 0.3 else np.clip(base + 0.38, 0, 1)
     return np.clip(base, 0.07, 0.95).astype(np.float32), np.clip(mark, 0.05, 0.96).astype(np.float32)
 
 

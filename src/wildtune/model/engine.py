@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -76,7 +77,8 @@ def _compile_openvino(module: nn.Module, size: int, threads: int) -> Callable[[T
     import openvino
 
     example = torch.zeros(CPU_BATCH, 3, size, size)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO uses a way of tracing that torch calls deprecated
         model = openvino.convert_model(module, example_input=example, input=[CPU_BATCH, 3, size, size])
     settings = {
         "PERFORMANCE_HINT": "LATENCY",

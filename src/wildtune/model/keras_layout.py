@@ -148,12 +148,13 @@ def _require_tf_backbone(backbone: str) -> None:
     if match:
         raise WeightsError(
             f"Keras weights fit only the tf_efficientnet backbones, found {backbone}: its padding at "
-            f"stride 2 and its batch norm epsilon are not those of Keras. Use tf_{backbone.partition('.')[0]} instead."
+            "stride 2 and its batch norm epsilon are not those of Keras. "
+            f"Use tf_{backbone.partition('.')[0]} instead."
         )
     raise WeightsError(
-        f"Keras weights are read for the backbones tf_efficientnet_b0 to tf_efficientnet_b7, "
-        f"found {backbone}. Choose one of these, or give this backbone weights in another format (safetensors or "
-        "a torch file)."
+        "Keras weights are read for the backbones tf_efficientnet_b0 to tf_efficientnet_b7, "
+        f"found {backbone}. Choose one of these, or give this backbone weights in another format "
+        "(safetensors or a torch file)."
     )
 
 
@@ -225,8 +226,8 @@ def _read_keras_3(file: h5py.Group, path: Path) -> _KerasWeights:
     if nameless and not named:
         raise WeightsError(
             f"{path}: expected each layer under its own name, found only {nameless[0]} and the like: an "
-            "early version of Keras 3's layout, which does not say what is what. Load the weights into the model "
-            "in Keras and save them in the legacy layout: model.save('name.h5')."
+            "early version of Keras 3's layout, which does not say what is what. Load the weights into the "
+            "model in Keras and save them in the legacy layout: model.save('name.h5')."
         )
     for layer, group in named:
         weights.rescalings += bool(_RESCALING.fullmatch(layer))
@@ -268,7 +269,7 @@ def _modules_by_layer(found: Iterable[str], path: Path) -> dict[str, str]:
             last_letter[stage] = max(match["letter"], last_letter.get(stage, "a"))
     if not last_letter:
         raise WeightsError(
-            f"{path}: expected the layers of a Keras EfficientNet (stem_conv, block1a_dwconv, ..., top_conv), "
+            f"{path}: expected the layers of a Keras EfficientNet (stem_conv, block1a_dwconv, ...), "
             "found none of its blocks. Give a file saved from keras.applications.EfficientNetB0 to B7."
         )
     modules = dict(list(_STEM_AND_TOP.items())[:2])
@@ -285,8 +286,8 @@ def _modules_by_layer(found: Iterable[str], path: Path) -> dict[str, str]:
         lacks = f"without {_listed(missing)}" if missing else f"with {_listed(foreign)} besides"
         raise WeightsError(
             f"{path}: expected the {len(modules)} layers with weights of a Keras EfficientNet, found the "
-            f"file {lacks}. Give a whole file of keras.applications.EfficientNetB0 to B7 (EfficientNetV2 is not "
-            "read)."
+            f"file {lacks}. Give a whole file of keras.applications.EfficientNetB0 to B7 "
+            "(EfficientNetV2 is not read)."
         )
     return modules
 

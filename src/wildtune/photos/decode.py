@@ -230,3 +230,12 @@ def _reason(format_name: str, error: Exception) -> str:
     if isinstance(error, EOFError) or any(word in text for word in truncated):
         return f"truncated {format_name}"
     return f"damaged {format_name}"
+
+
+def create_thumbnail(data: bytes, side: int = 240) -> bytes:
+    """Return a small JPEG of a photo, at most `side` pixels on its longer side. Raises DecodeError."""
+    small = Image.fromarray(decode_photo(data, min_side=side))
+    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    encoded = io.BytesIO()
+    small.save(encoded, "JPEG", quality=80)
+    return encoded.getvalue()

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from wildtune import files
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo
-from wildtune.photos.decode import DecodeError, decode_with_facts, quiet_warnings
+from wildtune.photos.decode import DecodeError, quiet_warnings
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.photos.threads import map_in_threads
 
@@ -69,27 +68,27 @@ class PhotoStore:
 def load_store(
     catalogue: Catalogue,
     photos: Sequence[Photo],
-    side: int,
+    prepare: Callable[[bytes], np.ndarray],
+    key: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> PhotoStore:
     """Open the cached store of these photos in this order, or make it first.
 
-    Photos whose shorter side exceeds `side` pixels are scaled down to it, with their shape kept; none is
-    enlarged. The photos' content alone decides the bytes. `progress(done, total)` is called while it is made.
+    `prepare` turns a photo's encoded bytes into the uint8 (H, W, 3) pixels to keep and may raise DecodeError;
+    `key` names what it does, so that the photos' content and the key alone decide the bytes.
+    `progress(done, total)` is called while the store is made.
     Raises PhotosError when a photo cannot be read or decoded any more, or has changed, or the disk is full.
     """
-    if side < 1:
-        raise ValueError(f"side must be at least 1 pixel. Got {side}")
     _check_hashed(photos)
     place = files.cache_folder("store")
-    folder = place / _key(photos, side)
+    folder = place / _key(photos, key)
     _remove_leftovers(place)
     try:
         return PhotoStore(folder)
     except (OSError, ValueError, EOFError):
         shutil.rmtree(folder, ignore_errors=True)  # missing, or damaged from outside
     try:
-        _create_store(folder, catalogue, photos, side, progress)
+        _create_store(folder, catalogue, photos, prepare, progress)
     except OSError as error:
         hint = "Free some space" if error.errno == errno.ENOSPC else "Check that folder"
         raise PhotosError(
@@ -108,8 +107,8 @@ def _check_hashed(photos: Sequence[Photo]) -> None:
         )
 
 
-def _key(photos: Sequence[Photo], side: int) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {side}\n".encode())
+def _key(photos: Sequence[Photo], key: str) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {key}\n".encode())
     for photo in photos:
         digest.update(f"{photo.sha256}\n".encode())
     return digest.hexdigest()
@@ -119,7 +118,7 @@ def _create_store(
     folder: Path,
     catalogue: Catalogue,
     photos: Sequence[Photo],
-    side: int,
+    prepare: Callable[[bytes], np.ndarray],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the store to a temporary folder beside `folder` and rename it when it is whole."""
@@ -131,8 +130,8 @@ def _create_store(
         index = np.zeros((len(photos), 3), dtype=np.int64)
         offset = 0
         with open(temporary / _PIXELS, "wb") as handle, quiet_warnings():
-            decoded = map_in_threads(lambda photo: _scaled_pixels(catalogue, photo, side), photos, _THREADS)
-            for i, pixels in enumerate(decoded):
+            kept = map_in_threads(lambda photo: _prepared_pixels(catalogue, photo, prepare), photos, _THREADS)
+            for i, pixels in enumerate(kept):
                 handle.write(pixels.tobytes())
                 index[i] = offset, pixels.shape[0], pixels.shape[1]
                 offset += pixels.size
@@ -154,8 +153,10 @@ def _create_store(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _scaled_pixels(catalogue: Catalogue, photo: Photo, side: int) -> np.ndarray:
-    """Return one photo as uint8 (H, W, 3) with a shorter side of at most `side` pixels."""
+def _prepared_pixels(
+    catalogue: Catalogue, photo: Photo, prepare: Callable[[bytes], np.ndarray]
+) -> np.ndarray:
+    """Return one photo's pixels to keep, after checking that it is still the photo that was hashed."""
     try:
         data = catalogue.read_bytes(photo)
     except OSError as error:
@@ -165,17 +166,11 @@ def _scaled_pixels(catalogue: Catalogue, photo: Photo, side: int) -> np.ndarray:
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise PhotosError(f"{photo.path} has changed since the photos were loaded.\nLoad the photos again.")
     try:
-        pixels, facts = decode_with_facts(data, side)
+        return prepare(data)
     except DecodeError as error:
         raise PhotosError(
             f"{photo.path} cannot be decoded: {error}.\nLeave it out: `wildtune check` lists such photos."
         ) from error
-    shorter = min(facts.width, facts.height)
-    if shorter <= side:
-        return pixels
-    size = (max(1, round(facts.width * side / shorter)), max(1, round(facts.height * side / shorter)))
-    scaled = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return np.asarray(scaled)
 
 
 def _host() -> str:

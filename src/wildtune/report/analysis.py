@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from wildtune.evaluate.evaluation import ClassScore, Comparison, Evaluation, wilson_interval
+from wildtune.photos.audit import SET_ASIDE
 from wildtune.recipe import Stage
 from wildtune.report import wording
 from wildtune.report.content import RunContent, kept_record
@@ -24,16 +25,15 @@ SMALL_CLASS = 10
 SIDE_NAMES = {"val": "validation", "test": "test"}
 
 FAULTS = {
-    "unreadable": "could not be read as a picture, so nothing can be learned from it",
-    "misnamed": "is of another type than its file name says",
-    "tiny": "has too few pixels to show an animal well",
-    "blank": "is a single colour or nearly so",
-    "exact_duplicate": "is a surplus copy, byte for byte, of another photo; copies on both sides of the split would "
-    "flatter the accuracy",
-    "near_duplicate": "looks almost the same as another photo; such pairs belong on one side of the split",
-    "label_conflict": "appears under two different labels, of which at most one is right",
-    "label_suspect": "does not look like its label to a model that never saw it in training",
-    "confound": "points to something other than the animal that gives the class away",
+    "unreadable": "unreadable, so that nothing can be learned",
+    "misnamed": "of another file type than the name says",
+    "tiny": "with too few pixels to show an animal well",
+    "blank": "blank, a single even colour",
+    "exact_duplicate": "surplus copies of another photo, byte for byte (on both sides of the split they would flatter the accuracy)",
+    "near_duplicate": "that look almost the same as another photo",
+    "label_conflict": "under two different labels, of which at most one is right",
+    "label_suspect": "that do not look like their label to a model that never saw them",
+    "confound": "where something other than the animal may give the class away",
 }
 
 
@@ -50,7 +50,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
     sections = [
         Section("Result", _result(content)),
         Section("What was trained", _training(content)),
-        *(_stage_section(content, planned) for planned in content.trained_stages),
+        *_stage_sections(content),
         Section("Did the later stages help?", _comparisons(content)),
         Section("Classes", _classes(content.evaluation.headline)),
         Section("Confidence", _calibration(content)),
@@ -92,22 +92,27 @@ def _result(content: RunContent) -> tuple[str, ...]:
             + ", so this accuracy is likely to be somewhat flattering; only photos never looked at can tell."
         )
     else:
-        texts.append("The test photos were looked at once, after all training, and nothing was chosen by them.")
+        texts.append(
+            "The test photos were looked at once, after all training, and nothing was chosen by them."
+        )
         if validation is not None:
             texts.append(_beside_validation(content, score, validation))
     if score.without_prediction:
-        texts.append(f"{counted(score.without_prediction, 'photo')} had no prediction and is left out of these numbers."
-                     if score.without_prediction == 1 else
-                     f"{counted(score.without_prediction, 'photo')} had no prediction and are left out of these numbers.")
+        texts.append(
+            f"Left out of these numbers: {counted(score.without_prediction, 'photo')} without a prediction."
+        )
     return tuple(texts)
 
 
 def _baseline(score: Evaluation) -> str:
-    common = max(score.classes, key=lambda c: c.photos)
-    return (
-        f"Always answering {quoted(common.name)}, the most frequent class, would be right "
-        f"{percent(common.photos / score.photos)} of the time."
+    most = max(c.photos for c in score.classes)
+    common = [c.name for c in score.classes if c.photos == most]
+    name = (
+        f"{quoted(common[0])}, the most frequent class,"
+        if len(common) == 1
+        else "one of the most frequent classes"
     )
+    return f"Always answering {name} would be right {percent(most / score.photos)} of the time."
 
 
 def _use_of_validation(content: RunContent) -> str:
@@ -127,7 +132,9 @@ def _beside_validation(content: RunContent, score: Evaluation, validation: Evalu
     )
     use = _use_of_validation(content)
     if use:
-        text += f" That number is flattered: {use.replace('they', 'these photos', 1)}. Quote the test accuracy."
+        text += (
+            f" That number is flattered: {use.replace('they', 'these photos', 1)}. Quote the test accuracy."
+        )
     low, high = score.interval[0] - validation.interval[1], score.interval[1] - validation.interval[0]
     if low > 0 or high < 0:
         text += (
@@ -167,13 +174,26 @@ def _weights(content: RunContent) -> str:
     return f"with pretrained weights ({wording.plain(weights.name)})"
 
 
+def _stage_sections(content: RunContent) -> list[Section]:
+    sections = [_stage_section(content, planned) for planned in content.trained_stages]
+    # The definition is owed once, where the word is first used.
+    for place, section in enumerate(sections):
+        if "converged at epoch" in section.paragraphs[0] or "improving" in section.paragraphs[0]:
+            first = f"{section.paragraphs[0]} {DEFINITION}"
+            sections[place] = Section(section.heading, (first, *section.paragraphs[1:]))
+            break
+    return sections
+
+
 def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
     stage, records = planned.stage, content.stage_records(planned.stage.name)
     kept = kept_record(records)
     photos = content.plan.side_size("val")
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
     interval = wilson_interval(round(kept.val_accuracy * photos), photos)
-    which = "its last epoch" if kept is records[-1] else f"epoch {kept.epoch}, the best by validation accuracy,"
+    which = (
+        "its last epoch" if kept is records[-1] else f"epoch {kept.epoch}, the best by validation accuracy,"
+    )
     paragraphs = [
         f"This stage trained {what}: {counted(planned.trained_weights, 'weight')}, "
         f"{counted(len(records), 'epoch')}, {wording.duration(sum(r.seconds for r in records))}. "
@@ -184,7 +204,8 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
     ]
     if len(records) < stage.epochs:
         paragraphs.insert(
-            1, f"The plan was {counted(stage.epochs, 'epoch')}; the history has {len(records)}. The stage ended early."
+            1,
+            f"The plan was {counted(stage.epochs, 'epoch')}; the history has {len(records)}. The stage ended early.",
         )
     return Section(f"Stage {quoted(stage.name)}", tuple(paragraphs))
 
@@ -192,13 +213,19 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
 def _converged(records: Sequence[EpochRecord]) -> str:
     found = find_convergence(records)
     first, last = records[0], records[-1]
-    moved = f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch} to {nats(last.val_loss)}"
+    moved = (
+        f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch} to {nats(last.val_loss)}"
+    )
     if found.state == "unknown":
-        return "No validation loss was a number, so nothing can be said about convergence: training had failed."
+        return (
+            "No validation loss was a number, so nothing can be said about convergence: training had failed."
+        )
     if found.state == "short":
         if len(records) == 1:
             return "One epoch shows no course, so nothing can be said about convergence."
         return f"{len(records)} epochs are too few to say whether it converged; {moved}."
+    if found.state == "improving" and found.rise:
+        return f"Its lowest validation loss came at epoch {found.lowest}, too near the end to say whether it converged; {moved}."
     if found.state == "improving":
         text = f"It was still improving at the end: {moved}, and more epochs might lower it further."
     elif found.epoch == first.epoch:
@@ -207,13 +234,17 @@ def _converged(records: Sequence[EpochRecord]) -> str:
             f"{nats(first.val_loss)} by more than the tolerance; at the end it was {nats(last.val_loss)}."
         )
     else:
-        text = f"It converged at epoch {found.epoch}: {moved} at the end, and hardly below epoch {found.epoch}'s."
+        there = next(record for record in records if record.epoch == found.epoch)
+        text = (
+            f"It converged at epoch {found.epoch}: validation loss went from {nats(first.val_loss)} after epoch "
+            f"{first.epoch} to {nats(there.val_loss)} there, and was {nats(last.val_loss)} at the end."
+        )
     if found.rise:
         text += (
-            f" From its lowest point at epoch {found.lowest} the validation loss rose again by {nats(found.rise)}: "
-            "training longer does harm here."
+            f" From its lowest point at epoch {found.lowest} the validation loss rose again by {nats(found.rise)}, "
+            "a sign that more epochs would not help."
         )
-    return f"{text} {DEFINITION}"
+    return text
 
 
 def _gap(stage: Stage, kept: EpochRecord, interval: tuple[float, float]) -> str:
@@ -228,7 +259,10 @@ def _gap(stage: Stage, kept: EpochRecord, interval: tuple[float, float]) -> str:
             f"{lead}, {points(gap)} higher: the model knows its training photos better than new ones "
             "(overfitting). More photos or stronger augmentation would narrow that gap."
         )
-    reasons = ["it is averaged over the epoch while the weights were still getting better", *_hardships(stage)]
+    reasons = [
+        "it is averaged over the epoch while the weights were still getting better",
+        *_hardships(stage),
+    ]
     return f"{lead}, {points(gap)} lower. That is no fault: {listed(reasons)}."
 
 
@@ -240,7 +274,10 @@ def _hardships(stage: Stage) -> list[str]:
             ("cropping", augment.crop != "centre"),
             ("mirroring", augment.flip > 0),
             ("turning", augment.rotation > 0),
-            ("changes of light and colour", max(augment.brightness, augment.contrast, augment.saturation) > 0),
+            (
+                "changes of light and colour",
+                max(augment.brightness, augment.contrast, augment.saturation) > 0,
+            ),
             ("noise", augment.noise >= 1),
         )
         if used
@@ -268,8 +305,8 @@ def compare_text(content: RunContent, key: tuple[str, str]) -> str:
     if not changed:
         return f"{_no_change(content, key, photos)} {later[0].upper()}{later[1:]} made no difference. {_blind_spot(0, comparison.photos)}"
     counts = (
-        f"Of {photos}, {wording.whole(comparison.only_second)} are right only after {second} and "
-        f"{wording.whole(comparison.only_first)} only after {first}"
+        f"Of {photos}, {second} is right on {wording.whole(comparison.only_second)} that {first} gets wrong, and "
+        f"wrong on {wording.whole(comparison.only_first)} that {first} gets right"
     )
     test = f"exact McNemar test, {_p_value(comparison.p_value)}"
     interval = f"95 % interval {wording.points_range(comparison.interval)}"
@@ -279,14 +316,16 @@ def compare_text(content: RunContent, key: tuple[str, str]) -> str:
         return text + _borderline(comparison)
     return (
         f"{later[0].upper()}{later[1:]} made no measurable difference: {_direction(comparison)} ({interval}). "
-        f"{counts}, which chance explains ({test}).{_borderline(comparison)} "
+        f"{counts}, which chance alone could explain ({test}).{_borderline(comparison)} "
         f"{_blind_spot(changed, comparison.photos)}"
     )
 
 
 def _later_stages(content: RunContent, name: str, last: str) -> str:
     names = [planned.stage.name for planned in content.plan.stages]
-    after = names[names.index(name) + 1 : names.index(last) + 1] if name in names and last in names else [last]
+    after = (
+        names[names.index(name) + 1 : names.index(last) + 1] if name in names and last in names else [last]
+    )
     kinds = {planned.stage.name: planned.stage.train for planned in content.plan.stages}
     if len(after) > 1:
         return f"the stages {listed([quoted(stage) for stage in after])} together"
@@ -361,7 +400,9 @@ def _classes(score: Evaluation) -> tuple[str, ...]:
         texts.append(f"Fewer than {SMALL_CLASS} {side} photos, too few to read a recall from: {names}.")
     absent = [c for c in score.classes if not c.photos]
     if absent:
-        texts.append(f"No {side} photos at all, so nothing is known: {_some([quoted(c.name) for c in absent])}.")
+        texts.append(
+            f"No {side} photos at all, so nothing is known: {_some([quoted(c.name) for c in absent])}."
+        )
     return tuple(texts)
 
 
@@ -376,7 +417,9 @@ def _weakest(score: Evaluation, classes: Sequence[ClassScore]) -> str:
     level = 1 - 0.05 / len(classes)
     ordered = sorted(classes, key=lambda c: (c.recall, c.name))
     below = [
-        c for c in ordered if wilson_interval(round((c.recall or 0) * c.photos), c.photos, level)[1] < score.accuracy
+        c
+        for c in ordered
+        if wilson_interval(round((c.recall or 0) * c.photos), c.photos, level)[1] < score.accuracy
     ]
     if below:
         rest = _some([_class_text(c) for c in below], 5)
@@ -458,14 +501,27 @@ def expected_chance_gap(confidence: np.ndarray, bins: int = 15) -> float:
 def _findings(content: RunContent) -> tuple[str, ...]:
     if not content.findings:
         return ("The check before training found no fault in the photos.",)
-    counts = Counter(finding.kind for finding in content.findings)
-    order = [*[kind for kind in FAULTS if kind in counts], *sorted(set(counts) - set(FAULTS))]
-    texts = [f"The check before training reported {counted(len(content.findings), 'finding')}."]
-    for kind in order:
-        name = kind_name(kind)
-        meaning = FAULTS.get(kind)
-        texts.append(f"{name}: {wording.whole(counts[kind])}." + (f" Such a photo {meaning}." if meaning else ""))
-    return (texts[0] + " " + " ".join(texts[1:]),)
+    kinds = Counter(finding.kind for finding in content.findings)
+    order = [*[kind for kind in FAULTS if kind in kinds], *sorted(set(kinds) - set(FAULTS))]
+    aside = [kind for kind in order if kind in SET_ASIDE]
+    kept = [kind for kind in order if kind not in SET_ASIDE]
+    texts = []
+    if aside:
+        photos = len({finding.path for finding in content.findings if finding.kind in SET_ASIDE})
+        verb = "was" if photos == 1 else "were"
+        texts.append(
+            f"{counted(photos, 'photo')} {verb} set aside before training and never used; by finding: "
+            f"{_fault_list(aside, kinds)}."
+        )
+    if kept:
+        texts.append(f"Used all the same, but worth a look: {_fault_list(kept, kinds)}.")
+    return tuple(texts)
+
+
+def _fault_list(kinds: Sequence[str], counts: Counter[str]) -> str:
+    return "; ".join(
+        f"{FAULTS.get(kind, kind_name(kind).lower())}: {wording.whole(counts[kind])}" for kind in kinds
+    )
 
 
 def kind_name(kind: str) -> str:

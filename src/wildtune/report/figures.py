@@ -85,7 +85,9 @@ def learning_rate_figure(name: str, records: Sequence[EpochRecord]) -> str:
         axes = axes_of(figure, "Learning rate", "epoch", "of the head")
         for start, stage in _by_stage(records):
             values = [r.lr if r.lr > 0 or not wide else math.nan for r in stage]
-            axes.plot([start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6)
+            axes.plot(
+                [start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6
+            )
         if wide:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
@@ -127,17 +129,29 @@ def confusion_figure(name: str, score: Evaluation, title: str) -> str:
 
 def recall_figure(name: str, score: Evaluation, title: str) -> str:
     """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the whole."""
-    classes = sorted((c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name))
+    classes = sorted(
+        (c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name)
+    )
     rows = np.arange(len(classes))
     spans = np.array([wilson_interval(round((c.recall or 0) * c.photos), c.photos) for c in classes])
     values = np.array([c.recall or 0.0 for c in classes])
+    names = [f"{label(c.name)}  ({c.photos})" for c in classes]
+    width = max(5.2, 3.9 + 0.085 * max(len(name) for name in names))
 
     def paint(figure: Figure) -> None:
         axes = axes_of(figure, title, "recall: share of the class's photos recognised", "")
-        axes.axvline(score.accuracy, color=TRAINING, linewidth=1.2, linestyle=(0, (4, 3)), label="accuracy of the whole")
-        axes.hlines(rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval")
+        axes.axvline(
+            score.accuracy,
+            color=TRAINING,
+            linewidth=1.2,
+            linestyle=(0, (4, 3)),
+            label="accuracy of the whole",
+        )
+        axes.hlines(
+            rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval"
+        )
         axes.plot(values, rows, "o", color=VALIDATION, markersize=5.5, clip_on=False, label="recall")
-        axes.set_yticks(rows, [f"{label(c.name)}  ({c.photos})" for c in classes], color=INK, fontsize=9)
+        axes.set_yticks(rows, names, color=INK, fontsize=9)
         axes.set_ylim(-0.8, len(classes) - 0.2)
         axes.set_xlim(0, 1)
         axes.grid(False, axis="y")
@@ -147,7 +161,7 @@ def recall_figure(name: str, score: Evaluation, title: str) -> str:
         _legend(axes)
 
     words = f"Recall of {wording.counted(len(classes), 'class', 'classes')} with 95 % intervals."
-    return draw(name, words, (5.2, 1.4 + 0.22 * len(classes)), paint)
+    return draw(name, words, (width, 1.4 + 0.22 * len(classes)), paint)
 
 
 def reliability_figure(name: str, predictions: Predictions, title: str, bins: int = 15) -> str:
@@ -166,9 +180,23 @@ def reliability_figure(name: str, predictions: Predictions, title: str, bins: in
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         above.set_title(title, pad=22)
         above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
-        above.vlines(means, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval")
+        above.vlines(
+            means,
+            spans[:, 0],
+            spans[:, 1],
+            color=VALIDATION,
+            alpha=0.45,
+            linewidth=3.5,
+            label="95 % interval",
+        )
         above.plot(
-            means, hits[filled] / totals[filled], "o", color=VALIDATION, markersize=5.5, clip_on=False, label="accuracy"
+            means,
+            hits[filled] / totals[filled],
+            "o",
+            color=VALIDATION,
+            markersize=5.5,
+            clip_on=False,
+            label="accuracy",
         )
         above.set_ylim(-0.02, 1.02)
         above.set_ylabel("share right")

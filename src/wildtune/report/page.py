@@ -29,6 +29,7 @@ from wildtune.report.content import RunContent, kept_record
 MOST_MISTAKES = 24
 MOST_PAIRS = 10
 MOST_EXAMPLES = 8
+MOST_LETTERS = 48
 
 
 def write_report(content: RunContent, folder: Path) -> Path:
@@ -84,6 +85,7 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["figures_kept_whole"] = _keep_figures_whole
+    environment.filters["brief"] = lambda name: wording.shorten(name, MOST_LETTERS)
     score = content.evaluation.headline
     return environment.get_template("page.html.jinja").render(
         title=wording.plain(content.title),
@@ -103,7 +105,6 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         notices=[wording.plain(notice) for notice in content.plan.notices],
         facts=_facts(content),
         environment=_environment_rows(content.environment),
-        percent=wording.percent,
     )
 
 
@@ -165,7 +166,11 @@ def _stage_rows(content: RunContent) -> list[dict[str, str]]:
 
 
 def _accuracy_text(score: Evaluation | None) -> str:
-    return "" if score is None else f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
+    return (
+        ""
+        if score is None
+        else f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
+    )
 
 
 def _comparison_texts(content: RunContent) -> list[str]:
@@ -246,7 +251,9 @@ def _fault_groups(content: RunContent) -> list[dict[str, Any]]:
             {
                 "name": kind_name(kind),
                 "count": wording.whole(counts[kind]),
-                "severity": wording.listed(sorted({wording.plain(str(finding.severity)) for finding in found})),
+                "severity": wording.listed(
+                    sorted({wording.plain(str(finding.severity)) for finding in found})
+                ),
                 "examples": [
                     {
                         "path": wording.plain(finding.path),
@@ -268,7 +275,10 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
         "crop": f"shorter side to {pre.resize} pixels",
         "pad": f"whole photo within {pre.resize} × {pre.resize} pixels, the rest filled with the mean colour",
     }[pre.fit]
-    steps = [fit, f"the middle {pre.size} × {pre.size} cut out" if pre.resize > pre.size or pre.fit == "crop" else ""]
+    steps = [
+        fit,
+        f"the middle {pre.size} × {pre.size} cut out" if pre.resize > pre.size or pre.fit == "crop" else "",
+    ]
     steps += [f"contrast × {pre.contrast:g}" if pre.contrast != 1 else ""]
     steps += [f"brightness {pre.brightness:+g} of 255" if pre.brightness else ""]
     steps += ["smoothed while shrinking" if pre.antialias else "not smoothed while shrinking"]
@@ -278,7 +288,10 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
         ("Photos' key", plan.data_key),
         ("Split", ", ".join(f"{wording.whole(plan.side_size(side))} {side}" for side in plan.counts)),
         ("Backbone", plan.backbone),
-        ("Weights", {"none": "random"}.get(plan.weights.source, f"{plan.weights.name} ({plan.weights.source})")),
+        (
+            "Weights",
+            {"none": "random"}.get(plan.weights.source, f"{plan.weights.name} ({plan.weights.source})"),
+        ),
         ("Weights' SHA-256", plan.weights.sha256),
         ("Notes on the weights", "; ".join(plan.weights.notes)),
         ("Input", ", ".join(step for step in steps if step)),

@@ -97,7 +97,8 @@ def load_progress(run: Path) -> Progress:
 
 def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put the checkpoint's weights and optimiser state back, where it was saved within a stage."""
-    tensors = load_file(run / "checkpoints" / "last.safetensors")
+    path = run / "checkpoints" / "last.safetensors"
+    tensors = load_file(path) if path.exists() else {}
     weights = {k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")}
     if not weights:
         return

@@ -120,7 +120,7 @@ def load_class_folders(root: Path, read: bool) -> Catalogue:
         _add_classes(root, root, "", found)
     if found.others:
         found.notices.append(
-            f"{_count(found.others, 'file')} passed over, no images by their suffix, such as {found.others[0]}."
+            f"{_count(found.others, 'file')} passed over, not images by suffix, such as {found.others[0]}."
         )
     photos = hash_photos(root, found.photos) if read else found.photos
     return create_catalogue(root, photos, found.notices)
@@ -168,7 +168,7 @@ def _add_classes(root: Path, parent: Path, split: str, found: _Found) -> None:
 
 def _pass_over_loose(root: Path, folder: Path, found: _Found) -> None:
     """Note the files that lie beside the class folders rather than in one."""
-    loose = []
+    loose: list[str] = []
     for entry in visible_entries(folder):
         if os.path.isdir(entry):
             continue
@@ -177,7 +177,7 @@ def _pass_over_loose(root: Path, folder: Path, found: _Found) -> None:
     if loose:
         place = "" if folder == root else f" in {folder.name}"
         found.notices.append(
-            f"{_count(loose, 'photo')} passed over{place}, in no class folder: such as {loose[0]}. "
+            f"{_count(loose, 'photo')} passed over{place}, in no class folder, such as {loose[0]}. "
             "Move them into the folder of their class to use them."
         )
 
