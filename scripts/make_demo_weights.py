@@ -88,16 +88,12 @@ def draw_photos(settings: Settings, work: Path) -> Photos:
                 photo = draw_animal(species[label], rng, scale=0.7)
                 images[row] = np.asarray(photo.resize((CACHE_SIZE, CACHE_SIZE), Image.Resampling.BILINEAR))
                 if (row + 1) % 1000 == 0:
-                    print(
-                        f"drawn {row + 1} of {count} photos, {time.monotonic() - started:.0f} s", flush=True
-                    )
+                    print(f"drawn {row + 1} of {count} photos, {time.monotonic() - started:.0f} s", flush=True)
             images.flush()
             del images
     labels = np.repeat(np.arange(settings.species), settings.photos)
     held = np.tile(np.arange(settings.photos) >= settings.photos - VAL_PHOTOS, settings.species)
-    return Photos(
-        np.load(path, mmap_mode="r"), labels, np.flatnonzero(~held), np.flatnonzero(held), settings.species
-    )
+    return Photos(np.load(path, mmap_mode="r"), labels, np.flatnonzero(~held), np.flatnonzero(held), settings.species)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -232,9 +228,7 @@ def train(settings: Settings, photos: Photos, work: Path) -> nn.Module:
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * one_cycle((epoch * steps + step) / (settings.epochs * steps))
-            images, labels = load_batch(
-                photos, np.sort(order[step * settings.batch : (step + 1) * settings.batch])
-            )
+            images, labels = load_batch(photos, np.sort(order[step * settings.batch : (step + 1) * settings.batch]))
             images = normalise(augment(images, generator)).contiguous(memory_format=torch.channels_last)
             loss = traits.loss(model(images), labels)
             optimizer.zero_grad()
@@ -242,9 +236,7 @@ def train(settings: Settings, photos: Photos, work: Path) -> nn.Module:
             optimizer.step()
             total += float(loss.detach())
         if not math.isfinite(total):
-            raise SystemExit(
-                f"the loss became {total} in epoch {epoch + 1}: try a smaller --lr than {settings.lr}"
-            )
+            raise SystemExit(f"the loss became {total} in epoch {epoch + 1}: try a smaller --lr than {settings.lr}")
         save_checkpoint(checkpoint, model, optimizer, epoch + 1)
         accuracy, seconds = validate(model, photos), time.monotonic() - started
         head = f"epoch {epoch + 1}/{settings.epochs} loss {total / steps:.3f}"
@@ -254,9 +246,7 @@ def train(settings: Settings, photos: Photos, work: Path) -> nn.Module:
 
 def save_weights(model: nn.Module, settings: Settings, accuracy: float, out: Path) -> None:
     """Write the trunk, no classifier: convolutions in float16, BatchNorm's small variances in float32."""
-    norms = {
-        name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    }
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if not name.startswith("classifier."):
@@ -278,9 +268,7 @@ def save_weights(model: nn.Module, settings: Settings, accuracy: float, out: Pat
 
 def main() -> None:
     """Draw, train, save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=demo_weights_path(), help="the weights to write")
     parser.add_argument("--work", type=Path, default=Path("runs/demo-weights"), help="photos and checkpoints")
     parser.add_argument("--species", type=int, default=80)

@@ -158,7 +158,7 @@ def _options(
         raise typer.Exit
 
 
-class _saying_how_to_resume:  # noqa: N801 - reads as a sentence where it is used
+class _saying_how_to_resume:
     """On Ctrl-C within the block, make the last line say how to go on."""
 
     def __init__(self, run: Path) -> None:

@@ -23,16 +23,16 @@ from wildtune.model.preprocess import decode_stored
 from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import Findings, audit, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
-from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.store import load_store
 from wildtune.predict.predictions import Predictions, save_predictions
 from wildtune.predict.predictor import Predictor
 from wildtune.progress import Reporter
+from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
-from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.train import checkpoint
 from wildtune.train.batches import Side
 from wildtune.train.history import load_history
@@ -269,9 +269,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _report(
-    folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluation, shown: Predictions
-) -> Path:
+def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluation, shown: Predictions) -> Path:
     catalogue = findings.catalogue
     photos = {photo.path: photo for photo in findings.usable}
 

@@ -207,9 +207,7 @@ def create_recipe(table: dict[str, Any], source: str = "the recipe", problems: S
         return recipe
     count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
     lines = "\n".join(f"  - {problem}" for problem in found)
-    raise RecipeError(
-        f"{source} has {count}:\n{lines}\n`wildtune recipes keys` explains every key."
-    )
+    raise RecipeError(f"{source} has {count}:\n{lines}\n`wildtune recipes keys` explains every key.")
 
 
 def describe_keys() -> str:

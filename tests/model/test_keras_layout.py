@@ -63,14 +63,10 @@ def keras_layers(state: dict[str, torch.Tensor]) -> Layers:
 def random_state(backbone: str = BACKBONE) -> dict[str, torch.Tensor]:
     state = timm.create_model(backbone, num_classes=0).state_dict()
     generator = torch.Generator().manual_seed(7)
-    return {
-        k: torch.rand(v.shape, generator=generator) if v.is_floating_point() else v for k, v in state.items()
-    }
+    return {k: torch.rand(v.shape, generator=generator) if v.is_floating_point() else v for k, v in state.items()}
 
 
-def write_legacy(
-    group: h5py.Group, layers: Layers, keras_version: str = "2.4.0", *, split: bool = False
-) -> None:
+def write_legacy(group: h5py.Group, layers: Layers, keras_version: str = "2.4.0", *, split: bool = False) -> None:
     group.attrs["keras_version"] = keras_version.encode()
     names = np.asarray([name.encode() for name in layers])
     if split:
@@ -101,7 +97,11 @@ def state() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def layers(state: dict[str, torch.Tensor]) -> Layers:
     """As in Keras' own ImageNet file, with its head, whose "variance" is the standard deviation."""
-    normalization = {"mean": np.float32(MEAN), "variance": np.float32(STD), "count": np.int64(0)}
+    normalization = {
+        "mean": np.array(MEAN, np.float32),
+        "variance": np.array(STD, np.float32),
+        "count": np.int64(0),
+    }
     head = {"kernel": np.zeros((1280, 5), np.float32), "bias": np.zeros(5, np.float32)}
     middle = {"rescaling": {}, "normalization": normalization}
     return {"input_1": {}, **middle, **keras_layers(state), "predictions": head}
@@ -269,7 +269,11 @@ def test_a_file_that_lists_what_it_lacks(path: Path, layers: Layers) -> None:
 
 
 def normalization_of(path: Path, variance: tuple[float, ...], version: str, *rescalings: str) -> object:
-    values = {"mean": np.float32(MEAN), "variance": np.float32(variance), "count": np.int64(0)}
+    values = {
+        "mean": np.array(MEAN, np.float32),
+        "variance": np.array(variance, np.float32),
+        "count": np.int64(0),
+    }
     with h5py.File(path, "w") as file:
         write_legacy(file, {"normalization_2": values, **{name: {} for name in rescalings}}, version)
     found = keras_normalization(path)
@@ -335,6 +339,7 @@ outer.save_weights(folder / "nested.weights.h5")
 features = {"plain": model.predict(pixels, verbose=0), "imagenet": imagenet.predict(pixels, verbose=0)}
 # The same network in 64 bits from its normalised input on, so that no rounding hides a small mistake.
 keras.config.set_floatx("float64")
+keras.config.set_dtype_policy("float64")
 exact = build(weights=None, **options)
 exact.load_weights(folder / "plain.h5")
 (normalization,) = [layer for layer in exact.layers if isinstance(layer, keras.layers.Normalization)]

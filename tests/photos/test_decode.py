@@ -58,9 +58,7 @@ def test_rare_alpha_modes(mode: str) -> None:
     assert (decode._to_rgb(image) == 255).all()
 
 
-@pytest.mark.parametrize(
-    ("format_name", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("TIFF", "<i4")]
-)
+@pytest.mark.parametrize(("format_name", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("TIFF", "<i4")])
 def test_16_bit_grey_is_scaled_not_clipped(format_name: str, dtype: str) -> None:
     grey = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(dtype)
     pixels = decode_photo(encode(Image.fromarray(grey), format_name))

@@ -42,9 +42,7 @@ def test_same_catalogue_from_every_source(tmp_path: Path, packed: bool) -> None:
     assert folder.notices == ()
     rows = "".join(f"folder\\{name.replace('/', chr(92))};{name.split('/')[0]}\r\n" for name in data)
     table = write(tmp_path / "list.csv", ("\ufeff Path ;LABEL\r\n" + rows).encode())
-    records = [
-        example(image__encoded=d, image__class__text=n.split("/")[0].encode()) for n, d in data.items()
-    ]
+    records = [example(image__encoded=d, image__class__text=n.split("/")[0].encode()) for n, d in data.items()]
     for i, part in enumerate((records[:2], records[2:])):
         content = shard(*part)
         name = f"x.tfrecord-0000{i}-of-00002"

@@ -120,9 +120,7 @@ def test_blank_follows_its_group_and_torn_groups_are_noticed() -> None:
 def test_val_is_taken_from_the_users_train_photos() -> None:
     photos = [photo(i, "ab"[i % 2], split="train" if i < 80 else "test") for i in range(100)]
     result = split(photos)
-    assert all(
-        side == "test" for p, side in zip(result.photos, result.sides, strict=True) if p.split == "test"
-    )
+    assert all(side == "test" for p, side in zip(result.photos, result.sides, strict=True) if p.split == "test")
     assert Counter(result.sides) == {"train": 70, "val": 10, "test": 20}
     only_train = split([replace(p, split="train") for p in photos])
     assert Counter(only_train.sides) == {"train": 90, "val": 10}

@@ -83,9 +83,7 @@ def make_predictions(
     )
 
 
-def make_records(
-    stage: str, losses: list[float], keep_best: bool = True, lr: float = 0.01
-) -> list[EpochRecord]:
+def make_records(stage: str, losses: list[float], keep_best: bool = True, lr: float = 0.01) -> list[EpochRecord]:
     """One record for each validation loss; accuracy follows the loss."""
     records: list[EpochRecord] = []
     best = -1.0
@@ -175,9 +173,7 @@ def make_content(
     sides = {"val": val, "test": test} if test else {"val": val}
     final, before = {}, {}
     for side, per_class in sides.items():
-        final[side] = make_predictions(
-            side, names, per_class, set(range(first_wrong, first_wrong + after_wrong))
-        )
+        final[side] = make_predictions(side, names, per_class, set(range(first_wrong, first_wrong + after_wrong)))
         before[("transfer", side)] = make_predictions(side, names, per_class, set(range(before_wrong)))
     values: dict[str, object] = {
         "title": "Six animals",
@@ -209,9 +205,7 @@ def make_one_epoch() -> RunContent:
         title="Quick look",
         plan=make_plan(names, [stage], test=0),
         history=tuple(make_records("transfer", [0.2])),
-        evaluation=RunEvaluation(
-            sides=evaluate_run({"val": final}, {}, "transfer").sides, before={}, comparisons={}
-        ),
+        evaluation=RunEvaluation(sides=evaluate_run({"val": final}, {}, "transfer").sides, before={}, comparisons={}),
     )
 
 

@@ -159,9 +159,7 @@ def _head(animal: Species, pose: Pose, centre: Point) -> list[Capsule]:
     parts = [
         Capsule(centre, at(0.35 * r, -0.1 * r), r, 0.92 * r, lift, HEAD),
         Capsule(at(0.3 * r, -0.2 * r), at(reach, -0.38 * r), 0.72 * r, tip, lift + 0.02, HEAD),
-        Capsule(
-            at(reach + 0.4 * tip, -0.3 * r), at(reach + 0.5 * tip, -0.3 * r), 0.62 * tip, 0.5 * tip, 0.2, NOSE
-        ),
+        Capsule(at(reach + 0.4 * tip, -0.3 * r), at(reach + 0.5 * tip, -0.3 * r), 0.62 * tip, 0.5 * tip, 0.2, NOSE),
         Capsule(at(0.42 * r, 0.28 * r), at(0.46 * r, 0.28 * r), 0.17 * r, 0.17 * r, 0.4, EYE),
     ]
     size = animal.ear_size
@@ -169,9 +167,7 @@ def _head(animal: Species, pose: Pose, centre: Point) -> list[Capsule]:
         shift, level = (0.35 * r, -0.1) if far else (0.0, lift + r * 0.6)
         base = at(-0.25 * r + shift, 0.72 * r)
         if animal.ears == "round":
-            parts.append(
-                Capsule(base, at(-0.3 * r + shift, 0.75 * r + size * 0.6), size * 0.8, size * 0.8, level, EAR)
-            )
+            parts.append(Capsule(base, at(-0.3 * r + shift, 0.75 * r + size * 0.6), size * 0.8, size * 0.8, level, EAR))
         elif animal.ears == "pointed":
             parts.append(Capsule(base, at(-0.35 * r + shift, 0.8 * r + size), size * 0.42, 0.01, level, EAR))
         else:
@@ -199,9 +195,7 @@ def build_skeleton(animal: Species, pose: Pose) -> list[Capsule]:
         parts.append(Capsule(top, (-0.1, middle + 0.1 * half), half * 0.85, half * 0.8, 0.0, TORSO))
     base = (0.36, middle + 0.30 * half)
     # A short neck cannot bring the head to the ground, and no neck can push it under.
-    lowest = np.rad2deg(
-        np.arcsin(np.clip((1.2 * animal.head + 0.04 - base[1]) / (animal.neck + 0.08), -0.95, 0.95))
-    )
+    lowest = np.rad2deg(np.arcsin(np.clip((1.2 * animal.head + 0.04 - base[1]) / (animal.neck + 0.08), -0.95, 0.95)))
     angle = np.deg2rad(max(animal.neck_angle + pose.nod, float(lowest)))
     reach = animal.neck + 0.5 * half
     head = (base[0] + reach * float(np.cos(angle)), base[1] + reach * float(np.sin(angle)))
@@ -241,9 +235,7 @@ def inflate(parts: list[Capsule], xs: Floats, ys: Floats) -> Relief:
         window = (slice(top, bottom), slice(left, right))
         px, py = xs[None, left:right] - np.float32(ax), ys[top:bottom, None] - np.float32(ay)
         dx, dy = bx - ax, by - ay
-        along = np.clip(
-            (px * np.float32(dx) + py * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9), 0, 1
-        )
+        along = np.clip((px * np.float32(dx) + py * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9), 0, 1)
         radius = np.float32(part.thick) + along * np.float32(part.thin - part.thick)
         squared = (px - along * np.float32(dx)) ** 2 + (py - along * np.float32(dy)) ** 2
         np.minimum(edge[window], np.sqrt(squared) - radius, out=edge[window])

@@ -47,9 +47,7 @@ def _spots(rng: np.random.Generator, x: Floats, y: Floats, ring: bool) -> Floats
     return np.clip(2.6 - np.abs(off - radius) * 20, 0, 1) if ring else np.clip((radius - off) * 10, 0, 1)
 
 
-def _pattern(
-    animal: Species, region: NDArray[np.int8], x: Floats, y: Floats, rng: np.random.Generator
-) -> Floats:
+def _pattern(animal: Species, region: NDArray[np.int8], x: Floats, y: Floats, rng: np.random.Generator) -> Floats:
     """How much of the marking colour each pixel takes, `(H, W)` in [0, 1]."""
     if animal.coat == "plain":
         return np.zeros(region.shape, np.float32)
@@ -65,9 +63,7 @@ def _pattern(
         wobble = np.float32(0.15) * warp
         mask = _spots(rng, x / scale + wobble + ox, y / scale - wobble + oy, animal.coat == "rosettes")
     elif animal.coat == "patches":
-        mask = np.clip(
-            (smooth_noise(rng, *region.shape, rows / scale, columns / scale) + 0.2 * warp) * 9, 0, 1
-        )
+        mask = np.clip((smooth_noise(rng, *region.shape, rows / scale, columns / scale) + 0.2 * warp) * 9, 0, 1)
     elif animal.coat == "speckles":
         fine = 0.35 * scale
         mask = np.clip(smooth_noise(rng, *region.shape, rows / fine, columns / fine) * 3 - 0.5, 0, 1)
@@ -88,9 +84,7 @@ def _choose_colours(animal: Species, rng: np.random.Generator) -> tuple[Floats, 
     return np.clip(base, 0.07, 0.95).astype(np.float32), np.clip(mark, 0.05, 0.96).astype(np.float32)
 
 
-def _paint(
-    animal: Species, relief: Relief, x: Floats, y: Floats, slope: Floats, rng: np.random.Generator
-) -> Floats:
+def _paint(animal: Species, relief: Relief, x: Floats, y: Floats, slope: Floats, rng: np.random.Generator) -> Floats:
     """Fur colours before the light falls on them, `(H, W, 3)`; `slope` in [-1, 1] is how far it faces up."""
     base, mark = _choose_colours(animal, rng)
     region = relief.region

@@ -143,11 +143,7 @@ def _hills(draw: ImageDraw.ImageDraw, place: _Place, rng: np.random.Generator) -
 
 def _trunks(draw: ImageDraw.ImageDraw, place: _Place, rng: np.random.Generator) -> None:
     """Tree trunks from thin and hazy to thick and dark."""
-    bark = (
-        np.array([0.34, 0.27, 0.20], np.float32)
-        if rng.random() < 0.7
-        else np.array([0.72, 0.70, 0.66], np.float32)
-    )
+    bark = np.array([0.34, 0.27, 0.20], np.float32) if rng.random() < 0.7 else np.array([0.72, 0.70, 0.66], np.float32)
     for near in np.sort(rng.random(int(rng.integers(5, 14)))):
         wide = place.width * (0.012 + 0.05 * near * rng.uniform(0.5, 1.2))
         x, lean = rng.uniform(0, place.width), rng.normal(0, 0.03) * place.height
@@ -264,9 +260,7 @@ def _sun(draw: ImageDraw.ImageDraw, place: _Place, rng: np.random.Generator) -> 
         )
         for scale, share in ((1.8, 0.55), (1.35, 0.35), (1.0, 0.0)):
             glow = _mix(np.array([1.0, 0.94, 0.74], np.float32), place.haze, share)
-            draw.ellipse(
-                [x - r * scale, y - r * scale, x + r * scale, y + r * scale], fill=ink(glow, rng, 0.01)
-            )
+            draw.ellipse([x - r * scale, y - r * scale, x + r * scale, y + r * scale], fill=ink(glow, rng, 0.01))
 
 
 def _clouds(draw: ImageDraw.ImageDraw, place: _Place, rng: np.random.Generator) -> None:
@@ -328,9 +322,7 @@ def paint_backdrop(rng: np.random.Generator, width: int, height: int) -> Backdro
     rows = np.arange(height, dtype=np.float32)[:, None, None]
     up = np.clip(rows / np.float32(horizon), 0, 1)
     down = np.clip((rows - horizon) / np.float32(height - horizon), 0, 1)
-    base = np.where(
-        rows < horizon, sky[0] + up * (sky[1] - sky[0]), ground[0] + down * (ground[1] - ground[0])
-    )
+    base = np.where(rows < horizon, sky[0] + up * (sky[1] - sky[0]), ground[0] + down * (ground[1] - ground[0]))
     image = Image.fromarray((np.broadcast_to(base, (height, width, 3)) * 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for name, feature in _FEATURES.items():
@@ -340,19 +332,13 @@ def paint_backdrop(rng: np.random.Generator, width: int, height: int) -> Backdro
     # The camera is focused on the animal, so what lies behind it is a little soft.
     image = image.filter(ImageFilter.BoxBlur(width / 400 * float(rng.uniform(0.4, 2.0))))
     rgb = np.asarray(image, dtype=np.float32) / np.float32(255)
-    texture = layered_noise(rng, height, width, rng.uniform(4, 9)) * np.where(
-        rows[..., 0] > horizon, 0.13, 0.035
-    )
+    texture = layered_noise(rng, height, width, rng.uniform(4, 9)) * np.where(rows[..., 0] > horizon, 0.13, 0.035)
     streaks = smooth_noise(rng, height, width, height / 3, width / 10) * np.float32(0.09)
-    rgb = rgb * (1 + texture + np.where(rows[..., 0] > horizon, streaks, np.float32(0)))[..., None].astype(
-        np.float32
-    )
+    rgb = rgb * (1 + texture + np.where(rows[..., 0] > horizon, streaks, np.float32(0)))[..., None].astype(np.float32)
     return Backdrop(np.clip(rgb, 0, 1), horizon, growth, "flakes" in habitat.features and rng.random() < 0.5)
 
 
-def _grass(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], growth: Floats, rng: np.random.Generator
-) -> None:
+def _grass(draw: ImageDraw.ImageDraw, size: tuple[int, int], growth: Floats, rng: np.random.Generator) -> None:
     """Grass close to the camera, rising from the lower edge."""
     width, height = size
     reach, middle = height * rng.uniform(0.10, 0.42), rng.uniform(0, width)
@@ -371,9 +357,7 @@ def _grass(
         )
 
 
-def _branch(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], growth: Floats, rng: np.random.Generator
-) -> None:
+def _branch(draw: ImageDraw.ImageDraw, size: tuple[int, int], growth: Floats, rng: np.random.Generator) -> None:
     """A twig with leaves reaching in from one side."""
     width, height = size
     side, y = rng.choice([0.0, 1.0]), rng.uniform(0.0, 0.75) * height
@@ -383,9 +367,7 @@ def _branch(
         (side * width + ahead * length * t, y + length * slope * t + rng.normal(0, 0.008) * height)
         for t in np.linspace(-0.05, 1, 7)
     ]
-    draw.line(
-        points, fill=(*ink((0.25, 0.19, 0.13), rng), 255), width=max(1, int(height * 0.012)), joint="curve"
-    )
+    draw.line(points, fill=(*ink((0.25, 0.19, 0.13), rng), 255), width=max(1, int(height * 0.012)), joint="curve")
     leafy = rng.random() < 0.75
     for _ in range(int(rng.integers(14, 40)) if leafy else 4):
         x, base = points[int(rng.integers(1, 7))]

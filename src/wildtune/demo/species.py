@@ -222,7 +222,5 @@ def vary(species: Species, rng: np.random.Generator, amount: float = 0.09) -> Sp
     for field in fields(species):
         value = getattr(species, field.name)
         if isinstance(value, (int, float)):
-            changes[field.name] = float(value) * float(
-                np.clip(1 + amount * rng.standard_normal(), 0.75, 1.25)
-            )
+            changes[field.name] = float(value) * float(np.clip(1 + amount * rng.standard_normal(), 0.75, 1.25))
     return replace(species, **changes)  # type: ignore[arg-type]

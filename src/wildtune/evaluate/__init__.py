@@ -1,0 +1,1 @@
+"""The honest numbers behind a run."""

@@ -1,0 +1,1 @@
+"""The network: backbone, weights, preprocessing, and the bundle it becomes."""

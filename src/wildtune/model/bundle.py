@@ -1,8 +1,8 @@
 """The bundle: a trained classifier that knows its classes and its preprocessing, as files that others read too.
 
-    bundle/config.json         timm's description of the model: plain timm opens the folder as `local-dir:`
-    bundle/model.safetensors   the weights by timm's names
-    bundle/bundle.json         the exact preprocessing and where the bundle comes from
+bundle/config.json         timm's description of the model: plain timm opens the folder as `local-dir:`
+bundle/model.safetensors   the weights by timm's names
+bundle/bundle.json         the exact preprocessing and where the bundle comes from
 """
 
 from __future__ import annotations

@@ -311,9 +311,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
-def _conv_tensors(
-    path: Path, layer: str, values: dict[str, np.ndarray], module: str
-) -> dict[str, torch.Tensor]:
+def _conv_tensors(path: Path, layer: str, values: dict[str, np.ndarray], module: str) -> dict[str, torch.Tensor]:
     kernel = _array(path, layer, values, "kernel")
     if kernel.ndim != 4:
         raise WeightsError(
@@ -328,12 +326,8 @@ def _conv_tensors(
     return tensors
 
 
-def _batch_norm_tensors(
-    path: Path, layer: str, values: dict[str, np.ndarray], module: str
-) -> dict[str, torch.Tensor]:
-    tensors = {
-        f"{module}.{to}": _tensor(_array(path, layer, values, v)) for v, to in _BATCH_NORM_NAMES.items()
-    }
+def _batch_norm_tensors(path: Path, layer: str, values: dict[str, np.ndarray], module: str) -> dict[str, torch.Tensor]:
+    tensors = {f"{module}.{to}": _tensor(_array(path, layer, values, v)) for v, to in _BATCH_NORM_NAMES.items()}
     # Keras does not count batches; 0 is what a fresh module of torch has.
     tensors[f"{module}.num_batches_tracked"] = torch.tensor(0, dtype=torch.long)
     return tensors

@@ -42,7 +42,6 @@ class Preprocess(pydantic.BaseModel):
         """Shorter side in pixels at which a decoded photo is detailed enough for every view of it."""
         return round(self.resize * 1.25)
 
-
     @property
     def stored_key(self) -> str:
         """What decides the pixels of `decode_stored`, for the key of a cache of decoded photos."""

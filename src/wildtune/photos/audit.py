@@ -129,9 +129,7 @@ def _inspect(catalogue: Catalogue, photo: Photo) -> list[Finding]:
         detail = f"kept: only {facts.width} x {facts.height} pixels, shorter side under {TINY_SIDE}"
         found.append(Finding(photo.path, "tiny", "warning", detail))
     if _is_blank(pixels):
-        found.append(
-            Finding(photo.path, "blank", "warning", "set aside: one even colour, nothing to be seen")
-        )
+        found.append(Finding(photo.path, "blank", "warning", "set aside: one even colour, nothing to be seen"))
     return found
 
 

@@ -150,9 +150,7 @@ def _identify(data: bytes) -> str:
         format_name = {b"WEBP": "WEBP", b"AVI ": "AVI"}.get(data[8:12], "")
     elif data[4:8] == b"ftyp":
         brand = data[8:12]
-        format_name = (
-            "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand[:3] in _HEIF_BRANDS else "MP4 video"
-        )
+        format_name = "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand[:3] in _HEIF_BRANDS else "MP4 video"
     if not format_name:
         blank = not data.strip(b"\0")
         raise DecodeError("only zero bytes, no image" if blank else "not an image")

@@ -82,9 +82,7 @@ def split_photos(findings: Findings, options: SplitOptions) -> Split:
     chosen = {side for photo in photos if (side := photo.split)}
     groups = _create_groups(photos, options.seed, notices)
     if chosen and "test" not in chosen:
-        notices.append(
-            "Your split has no test photos, so there is no test side: accuracy is measured on val only."
-        )
+        notices.append("Your split has no test photos, so there is no test side: accuracy is measured on val only.")
     if not chosen or "test" in chosen:
         _fill_side("test", _quotas(groups, class_names, options, "test"), groups)
     _fill_val(groups, class_names, options, chosen)
@@ -135,9 +133,7 @@ def _create_groups(photos: Iterable[Photo], seed: int, notices: list[str]) -> li
     return sorted(groups.values(), key=lambda group: group.order)
 
 
-def _fill_val(
-    groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, chosen: set[str]
-) -> None:
+def _fill_val(groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, chosen: set[str]) -> None:
     """Choose val photos among the open groups; where the user set sides but no val, then from train."""
     quotas = _quotas(groups, class_names, options, "val")
     if not chosen or "val" in chosen:
@@ -155,9 +151,7 @@ def _fill_val(
         group.side = group.side or "train"
 
 
-def _quotas(
-    groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, side: str
-) -> Counter[str]:
+def _quotas(groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, side: str) -> Counter[str]:
     """Return how many photos of each class the side still needs, beyond those that the user put there."""
     quotas: Counter[str] = Counter()
     parts_of: dict[str, list[_Group]] = defaultdict(list)

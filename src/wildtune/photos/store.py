@@ -153,9 +153,7 @@ def _create_store(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _prepared_pixels(
-    catalogue: Catalogue, photo: Photo, prepare: Callable[[bytes], np.ndarray]
-) -> np.ndarray:
+def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Callable[[bytes], np.ndarray]) -> np.ndarray:
     """Return one photo's pixels to keep, after checking that it is still the photo that was hashed."""
     try:
         data = catalogue.read_bytes(photo)

@@ -13,9 +13,7 @@ Result = TypeVar("Result")
 _AHEAD = 4  # items for each thread that may be done before their turn
 
 
-def map_in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Iterator[Result]:
+def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield `function(item)` for each item in order; the first exception of one is raised in its turn.
 
     Only a few results wait at any time, so that large ones do not pile up and an interrupt ends it soon.

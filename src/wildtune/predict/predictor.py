@@ -27,9 +27,7 @@ class Predictor:
         """Compile the bundle's network once. `engine` is "openvino" or "torch", as in `create_engine`."""
         self.bundle = bundle
         self._threads = threads
-        self._engine = create_engine(
-            bundle.model.to(device), bundle.preprocess.size, engine, threads, device
-        )
+        self._engine = create_engine(bundle.model.to(device), bundle.preprocess.size, engine, threads, device)
 
     def predict(
         self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: Progress | None = None

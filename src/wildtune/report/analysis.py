@@ -92,26 +92,18 @@ def _result(content: RunContent) -> tuple[str, ...]:
             + ", so this accuracy is likely to be somewhat flattering; only photos never looked at can tell."
         )
     else:
-        texts.append(
-            "The test photos were looked at once, after all training, and nothing was chosen by them."
-        )
+        texts.append("The test photos were looked at once, after all training, and nothing was chosen by them.")
         if validation is not None:
             texts.append(_beside_validation(content, score, validation))
     if score.without_prediction:
-        texts.append(
-            f"Left out of these numbers: {counted(score.without_prediction, 'photo')} without a prediction."
-        )
+        texts.append(f"Left out of these numbers: {counted(score.without_prediction, 'photo')} without a prediction.")
     return tuple(texts)
 
 
 def _baseline(score: Evaluation) -> str:
     most = max(c.photos for c in score.classes)
     common = [c.name for c in score.classes if c.photos == most]
-    name = (
-        f"{quoted(common[0])}, the most frequent class,"
-        if len(common) == 1
-        else "one of the most frequent classes"
-    )
+    name = f"{quoted(common[0])}, the most frequent class," if len(common) == 1 else "one of the most frequent classes"
     return f"Always answering {name} would be right {percent(most / score.photos)} of the time."
 
 
@@ -132,9 +124,7 @@ def _beside_validation(content: RunContent, score: Evaluation, validation: Evalu
     )
     use = _use_of_validation(content)
     if use:
-        text += (
-            f" That number is flattered: {use.replace('they', 'these photos', 1)}. Quote the test accuracy."
-        )
+        text += f" That number is flattered: {use.replace('they', 'these photos', 1)}. Quote the test accuracy."
     low, high = score.interval[0] - validation.interval[1], score.interval[1] - validation.interval[0]
     if low > 0 or high < 0:
         text += (
@@ -191,9 +181,7 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
     photos = content.plan.side_size("val")
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
     interval = wilson_interval(round(kept.val_accuracy * photos), photos)
-    which = (
-        "its last epoch" if kept is records[-1] else f"epoch {kept.epoch}, the best by validation accuracy,"
-    )
+    which = "its last epoch" if kept is records[-1] else f"epoch {kept.epoch}, the best by validation accuracy,"
     paragraphs = [
         f"This stage trained {what}: {counted(planned.trained_weights, 'weight')}, "
         f"{counted(len(records), 'epoch')}, {wording.duration(sum(r.seconds for r in records))}. "
@@ -213,13 +201,9 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
 def _converged(records: Sequence[EpochRecord]) -> str:
     found = find_convergence(records)
     first, last = records[0], records[-1]
-    moved = (
-        f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch} to {nats(last.val_loss)}"
-    )
+    moved = f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch} to {nats(last.val_loss)}"
     if found.state == "unknown":
-        return (
-            "No validation loss was a number, so nothing can be said about convergence: training had failed."
-        )
+        return "No validation loss was a number, so nothing can be said about convergence: training had failed."
     if found.state == "short":
         if len(records) == 1:
             return "One epoch shows no course, so nothing can be said about convergence."
@@ -312,7 +296,9 @@ def compare_text(content: RunContent, key: tuple[str, str]) -> str:
     interval = f"95 % interval {wording.points_range(comparison.interval)}"
     if comparison.significant:
         verb = "helped" if comparison.difference > 0 else "harmed"
-        text = f"{later[0].upper()}{later[1:]} {verb} by {points(comparison.difference)} ({interval}). {counts} ({test})."
+        text = (
+            f"{later[0].upper()}{later[1:]} {verb} by {points(comparison.difference)} ({interval}). {counts} ({test})."
+        )
         return text + _borderline(comparison)
     return (
         f"{later[0].upper()}{later[1:]} made no measurable difference: {_direction(comparison)} ({interval}). "
@@ -323,9 +309,7 @@ def compare_text(content: RunContent, key: tuple[str, str]) -> str:
 
 def _later_stages(content: RunContent, name: str, last: str) -> str:
     names = [planned.stage.name for planned in content.plan.stages]
-    after = (
-        names[names.index(name) + 1 : names.index(last) + 1] if name in names and last in names else [last]
-    )
+    after = names[names.index(name) + 1 : names.index(last) + 1] if name in names and last in names else [last]
     kinds = {planned.stage.name: planned.stage.train for planned in content.plan.stages}
     if len(after) > 1:
         return f"the stages {listed([quoted(stage) for stage in after])} together"
@@ -392,17 +376,13 @@ def _classes(score: Evaluation) -> tuple[str, ...]:
         texts.append(_weakest(score, enough))
     small = [c for c in present if c.photos < SMALL_CLASS]
     if small and len(small) == len(present):
-        texts.append(
-            f"No class has {SMALL_CLASS} {side} photos or more: too few to say anything about single classes."
-        )
+        texts.append(f"No class has {SMALL_CLASS} {side} photos or more: too few to say anything about single classes.")
     elif small:
         names = _some([f"{quoted(c.name)} ({c.photos})" for c in small])
         texts.append(f"Fewer than {SMALL_CLASS} {side} photos, too few to read a recall from: {names}.")
     absent = [c for c in score.classes if not c.photos]
     if absent:
-        texts.append(
-            f"No {side} photos at all, so nothing is known: {_some([quoted(c.name) for c in absent])}."
-        )
+        texts.append(f"No {side} photos at all, so nothing is known: {_some([quoted(c.name) for c in absent])}.")
     return tuple(texts)
 
 
@@ -417,9 +397,7 @@ def _weakest(score: Evaluation, classes: Sequence[ClassScore]) -> str:
     level = 1 - 0.05 / len(classes)
     ordered = sorted(classes, key=lambda c: (c.recall, c.name))
     below = [
-        c
-        for c in ordered
-        if wilson_interval(round((c.recall or 0) * c.photos), c.photos, level)[1] < score.accuracy
+        c for c in ordered if wilson_interval(round((c.recall or 0) * c.photos), c.photos, level)[1] < score.accuracy
     ]
     if below:
         rest = _some([_class_text(c) for c in below], 5)
@@ -519,9 +497,7 @@ def _findings(content: RunContent) -> tuple[str, ...]:
 
 
 def _fault_list(kinds: Sequence[str], counts: Counter[str]) -> str:
-    return "; ".join(
-        f"{FAULTS.get(kind, kind_name(kind).lower())}: {wording.whole(counts[kind])}" for kind in kinds
-    )
+    return "; ".join(f"{FAULTS.get(kind, kind_name(kind).lower())}: {wording.whole(counts[kind])}" for kind in kinds)
 
 
 def kind_name(kind: str) -> str:

@@ -85,9 +85,7 @@ def learning_rate_figure(name: str, records: Sequence[EpochRecord]) -> str:
         axes = axes_of(figure, "Learning rate", "epoch", "of the head")
         for start, stage in _by_stage(records):
             values = [r.lr if r.lr > 0 or not wide else math.nan for r in stage]
-            axes.plot(
-                [start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6
-            )
+            axes.plot([start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6)
         if wide:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
@@ -123,15 +121,15 @@ def confusion_figure(name: str, score: Evaluation, title: str) -> str:
         for spine in axes.spines.values():
             spine.set_visible(True)
 
-    words = f"Confusion matrix of {wording.counted(size, 'class', 'classes')}, {wording.counted(score.photos, 'photo')}."
+    words = (
+        f"Confusion matrix of {wording.counted(size, 'class', 'classes')}, {wording.counted(score.photos, 'photo')}."
+    )
     return draw(name, words, (max(side, 3.6), max(side, 3.0) + 0.4), paint)
 
 
 def recall_figure(name: str, score: Evaluation, title: str) -> str:
     """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the whole."""
-    classes = sorted(
-        (c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name)
-    )
+    classes = sorted((c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name))
     rows = np.arange(len(classes))
     spans = np.array([wilson_interval(round((c.recall or 0) * c.photos), c.photos) for c in classes])
     values = np.array([c.recall or 0.0 for c in classes])
@@ -147,9 +145,7 @@ def recall_figure(name: str, score: Evaluation, title: str) -> str:
             linestyle=(0, (4, 3)),
             label="accuracy of the whole",
         )
-        axes.hlines(
-            rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval"
-        )
+        axes.hlines(rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval")
         axes.plot(values, rows, "o", color=VALIDATION, markersize=5.5, clip_on=False, label="recall")
         axes.set_yticks(rows, names, color=INK, fontsize=9)
         axes.set_ylim(-0.8, len(classes) - 0.2)

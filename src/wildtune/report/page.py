@@ -166,11 +166,7 @@ def _stage_rows(content: RunContent) -> list[dict[str, str]]:
 
 
 def _accuracy_text(score: Evaluation | None) -> str:
-    return (
-        ""
-        if score is None
-        else f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
-    )
+    return "" if score is None else f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
 
 
 def _comparison_texts(content: RunContent) -> list[str]:
@@ -251,9 +247,7 @@ def _fault_groups(content: RunContent) -> list[dict[str, Any]]:
             {
                 "name": kind_name(kind),
                 "count": wording.whole(counts[kind]),
-                "severity": wording.listed(
-                    sorted({wording.plain(str(finding.severity)) for finding in found})
-                ),
+                "severity": wording.listed(sorted({wording.plain(str(finding.severity)) for finding in found})),
                 "examples": [
                     {
                         "path": wording.plain(finding.path),

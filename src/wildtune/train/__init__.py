@@ -1,0 +1,1 @@
+"""The two-stage recipe: plan, features, loop, checkpoints."""

@@ -74,7 +74,12 @@ class FeatureData:
     """A head stage: batches of cached feature views."""
 
     def __init__(
-        self, model: nn.Module, plan: Plan, planned: PlannedStage, sides: dict[str, Side], cache: FeatureCache,
+        self,
+        model: nn.Module,
+        plan: Plan,
+        planned: PlannedStage,
+        sides: dict[str, Side],
+        cache: FeatureCache,
         reporter: Reporter,
     ) -> None:
         """Extract or find the validation features; training views follow as the epochs ask for them."""
@@ -192,7 +197,11 @@ class PhotoData:
 
 
 def create_stage_data(
-    model: nn.Module, plan: Plan, planned: PlannedStage, sides: dict[str, Side], versions: dict[str, str],
+    model: nn.Module,
+    plan: Plan,
+    planned: PlannedStage,
+    sides: dict[str, Side],
+    versions: dict[str, str],
     reporter: Reporter,
 ) -> StageData:
     """Return what a stage learns from, by what it trains."""

@@ -1,7 +1,7 @@
 """Checkpoints: all that resuming needs, in one file that is replaced whole. Not for deployment: that is the bundle.
 
-    checkpoints/last.safetensors     where training is: trained weights, optimiser, progress in its header
-    checkpoints/STAGE.safetensors    the trained weights a stage keeps
+checkpoints/last.safetensors     where training is: trained weights, optimiser, progress in its header
+checkpoints/STAGE.safetensors    the trained weights a stage keeps
 """
 
 from __future__ import annotations

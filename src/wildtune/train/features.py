@@ -102,4 +102,3 @@ class FeatureCache:
                 if progress:
                     progress(start + len(batch), count)
         return torch.cat(outputs)
-

@@ -59,7 +59,12 @@ def train_stages(
 
 
 def train_stage(
-    model: nn.Module, planned: PlannedStage, seed: int, data: StageData, progress: Progress, run: Path,
+    model: nn.Module,
+    planned: PlannedStage,
+    seed: int,
+    data: StageData,
+    progress: Progress,
+    run: Path,
     reporter: Reporter,
 ) -> None:
     """Train one stage to its end, from where `progress` stands, and leave a checkpoint at the border behind it."""
@@ -86,8 +91,14 @@ def train_stage(
 
 
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, planned: PlannedStage, seed: int, data: StageData,
-    progress: Progress, run: Path, reporter: Reporter,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    planned: PlannedStage,
+    seed: int,
+    data: StageData,
+    progress: Progress,
+    run: Path,
+    reporter: Reporter,
 ) -> None:
     """Train from `progress.step` to the end of its epoch, saving a checkpoint every minute."""
     stage, steps = planned.stage, planned.steps_per_epoch

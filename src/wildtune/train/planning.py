@@ -33,9 +33,7 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
     facts = read_facts(model, recipe.backbone)
     device = runtime.detect_device()
     sides = {side: split.side(side) for side in ("train", "val", "test")}
-    counts = {
-        side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()
-    }
+    counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}
     bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported()
     return Plan(
         recipe_name=recipe.name,

@@ -36,9 +36,7 @@ def load_photos(source: str | Path, read: bool = True) -> Catalogue:
     """
     path = _existing(source)
     if path.is_dir():
-        shards = [
-            entry for entry in visible_entries(path) if is_shard_name(entry.name) and os.path.isfile(entry)
-        ]
+        shards = [entry for entry in visible_entries(path) if is_shard_name(entry.name) and os.path.isfile(entry)]
         catalogue = load_class_folders(path, read)
         if not catalogue.photos and shards:
             catalogue = load_shards(path, shards, read)
@@ -66,9 +64,7 @@ def list_photos(source: str | Path, read: bool = True) -> Catalogue:
     """
     path = _existing(source)
     if path.is_dir():
-        shards = [
-            entry for entry in visible_entries(path) if is_shard_name(entry.name) and os.path.isfile(entry)
-        ]
+        shards = [entry for entry in visible_entries(path) if is_shard_name(entry.name) and os.path.isfile(entry)]
         catalogue = load_unsorted_folder(path, read)
         if not catalogue.photos and shards:
             catalogue = load_shards(path, shards, read, labelled=False)
@@ -79,9 +75,7 @@ def list_photos(source: str | Path, read: bool = True) -> Catalogue:
     else:
         catalogue = load_single_file(path, read)
     if not catalogue.photos:
-        raise PhotosError(
-            f"{path} holds no photos.\nGive a folder with photos in it, at any depth, or one photo."
-        )
+        raise PhotosError(f"{path} holds no photos.\nGive a folder with photos in it, at any depth, or one photo.")
     return catalogue
 
 
@@ -112,8 +106,6 @@ def _nothing_found(path: Path, catalogue: Catalogue) -> str:
     folders = sum(os.path.isdir(entry) for entry in entries)
     tables = [entry.name for entry in entries if entry.suffix.lower() in TABLE_SUFFIXES]
     found = "\n".join(f"  - {notice}" for notice in catalogue.notices)
-    held = f"It holds {folders} folders and {len(entries) - folders} files" + (
-        f":\n{found}" if found else "."
-    )
+    held = f"It holds {folders} folders and {len(entries) - folders} files" + (f":\n{found}" if found else ".")
     hint = f"\nIt does hold {tables[0]}: if that lists the photos, give {path / tables[0]}." if tables else ""
     return f"{path} holds no photos in class folders.\n{held}\n{_LAYOUTS}{hint}"

@@ -80,13 +80,9 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             if any(cell.strip() for cell in cells):
                 rows.append((reader.line_num, cells))
     except csv.Error as error:
-        raise PhotosError(
-            f"{path}, line {reader.line_num}: not valid CSV ({error}).\nMend that line."
-        ) from error
+        raise PhotosError(f"{path}, line {reader.line_num}: not valid CSV ({error}).\nMend that line.") from error
     if not rows:
-        raise PhotosError(
-            f"{path} is empty.\nExpected a header with the columns path and label, then one row a photo."
-        )
+        raise PhotosError(f"{path} is empty.\nExpected a header with the columns path and label, then one row a photo.")
     return rows[0][1], rows[1:]
 
 

@@ -137,9 +137,7 @@ def _read_records(path: Path, name: str) -> Iterator[_Record]:
             length, checksum = _LENGTH.unpack(head)
             if _masked_crc(head[:8]) != checksum:
                 reason = "the checksum of its length is wrong"
-                raise _damaged(
-                    path, name, index, reason if index else f"{reason}, so this may be no TFRecord file"
-                )
+                raise _damaged(path, name, index, reason if index else f"{reason}, so this may be no TFRecord file")
             start += _LENGTH.size
             if start + length + _CHECKSUM.size > size:
                 raise _damaged(path, name, index, "the file ends within it")
@@ -155,9 +153,7 @@ def _damaged(path: Path, name: str, index: int, reason: str) -> PhotosError:
     place = path.parent if path.name == name else path
     if path.name != name:  # our own unpacked copy: make it again the next time
         path.unlink(missing_ok=True)
-    return PhotosError(
-        f"Shard {name} is damaged at record {index}: {reason} ({place}).\nCopy or download it again."
-    )
+    return PhotosError(f"Shard {name} is damaged at record {index}: {reason} ({place}).\nCopy or download it again.")
 
 
 def _masked_crc(data: bytes) -> int:
@@ -168,9 +164,7 @@ def _masked_crc(data: bytes) -> int:
 def _create_example_class() -> Any:
     """Return a message class with the fields of tf.train.Example, described here to do without TensorFlow."""
     field_type = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="wildtune/example.proto", package="wildtune", syntax="proto3"
-    )
+    file = descriptor_pb2.FileDescriptorProto(name="wildtune/example.proto", package="wildtune", syntax="proto3")
 
     def add_message(name: str, *fields: tuple[str, int, int, str, bool]) -> Any:
         described = file.message_type.add(name=name)
@@ -192,9 +186,7 @@ def _create_example_class() -> Any:
     entry = features.nested_type.add(name="Entry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=field_type.TYPE_STRING, label=one)
-    entry.field.add(
-        name="value", number=2, type=field_type.TYPE_MESSAGE, label=one, type_name=".wildtune.Feature"
-    )
+    entry.field.add(name="value", number=2, type=field_type.TYPE_MESSAGE, label=one, type_name=".wildtune.Feature")
     # protobuf wants a map's entry to be named after its field.
     entry.name = "FeatureEntry"
     features.field[0].type_name = ".wildtune.Features.FeatureEntry"
@@ -287,7 +279,5 @@ def _read_class_names(root: Path) -> dict[int, str]:
     else:
         names = {index: unicodedata.normalize("NFC", line) for index, line in enumerate(lines)}
     if len(names) < len(lines) or len(set(names.values())) < len(lines):
-        raise PhotosError(
-            f"{path} must name each class once, by one number.\nExpected lines `name` or `number:name`."
-        )
+        raise PhotosError(f"{path} must name each class once, by one number.\nExpected lines `name` or `number:name`.")
     return names
