@@ -18,7 +18,7 @@ from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run
 from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
-from wildtune.model.engine import default_engine
+from wildtune.model.engine import choose_engine
 from wildtune.model.preprocess import decode_stored
 from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import Findings, audit, save_findings
@@ -249,9 +249,10 @@ def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Report
 
 
 def _create_predictor(bundle: Bundle) -> Predictor:
-    threads = runtime.physical_cores()
+    threads = runtime.compute_threads()
     runtime.set_threads(threads)
-    return Predictor(bundle, default_engine(runtime.detect_device()), threads, runtime.detect_device())
+    device = runtime.detect_device()
+    return Predictor(bundle, choose_engine(bundle.model, device), threads, device)
 
 
 def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:

@@ -22,8 +22,11 @@ def seed_from(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def physical_cores() -> int:
-    """Return how many CPU threads to compute with: the processors this process may run on."""
+def compute_threads() -> int:
+    """Return how many CPU threads to compute with: OMP_NUM_THREADS, or the processors this process may run on."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -58,7 +61,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor_name(),
-        "cores": physical_cores(),
+        "cores": compute_threads(),
         "packages": versions,
     }
 

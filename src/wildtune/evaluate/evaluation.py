@@ -195,7 +195,7 @@ def _paired_interval(right: np.ndarray) -> tuple[float, float]:
     p1, p2 = first / total, second / total
     product = first * (total - first) * second * (total - second)
     # Newcombe's phi with his continuity correction for a positive association.
-    cross = both * neither - (second - both) * (first - both)
+    cross: float = both * neither - (second - both) * (first - both)
     if cross > 0:
         cross = max(cross - total / 2, 0)
     phi = cross / product**0.5 if product else 0.0

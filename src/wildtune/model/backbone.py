@@ -33,7 +33,8 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the pooled features that the head would get."""
-        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+        features = self.model.forward_features(images)  # type: ignore[operator]
+        return self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]
 
 
 def check_backbone(name: str) -> None:

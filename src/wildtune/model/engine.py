@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 CPU_BATCH = 8
 CUDA_BATCH = 128
 
+OPENVINO_FROM_WEIGHTS = 1_000_000
+
 # Largest difference from torch that is put down to another order of the same sums, as a share of the output's size.
 TOLERANCE = 1e-3
 
@@ -44,9 +46,13 @@ class Engine:
         return torch.cat(outputs)
 
 
-def default_engine(device: str) -> str:
-    """Return the engine to use on a device: "openvino" on the CPU where it is installed, else "torch"."""
-    return "openvino" if device == "cpu" and importlib.util.find_spec("openvino") else "torch"
+def choose_engine(module: nn.Module, device: str) -> str:
+    """Return the engine for a network on a device: "openvino" for all but small ones on the CPU, else "torch".
+
+    Taking a network over costs OpenVINO a few seconds, which small ones never earn back.
+    """
+    large = sum(p.numel() for p in module.parameters()) >= OPENVINO_FROM_WEIGHTS
+    return "openvino" if device == "cpu" and large and importlib.util.find_spec("openvino") else "torch"
 
 
 def create_engine(module: nn.Module, size: int, kind: str, threads: int, device: str = "cpu") -> Engine:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import nn
 
@@ -16,7 +14,6 @@ class _AlwaysInference:
         return super().train(False)  # type: ignore[misc]
 
 
-@cache
 def _frozen_class(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"Frozen{kind.__name__}", (_AlwaysInference, kind), {})
 

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -134,7 +135,7 @@ def _read_torch_file(path: Path) -> dict[str, Tensor]:
 def _download(backbone: str, num_classes: int, size: int | None) -> tuple[nn.Module, WeightsFacts]:
     """Create the model on timm's own weights, from its cache or the network."""
     model = create_classifier(backbone, num_classes, size)
-    config = model.pretrained_cfg
+    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     if not config.get("hf_hub_id") and not config.get("url") and not config.get("file"):
         raise WeightsError(
             f"timm has no pretrained weights for '{backbone}'.\n"

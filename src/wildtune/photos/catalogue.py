@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from wildtune import files
 
@@ -91,5 +92,5 @@ def load_catalogue(path: Path, root: Path) -> Catalogue:
     """Read a catalogue written by `save_catalogue`; `root` is the folder its paths are relative to."""
     with open(path, encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    photos = (Photo(**{**row, "offset": int(row["offset"]), "length": int(row["length"])}) for row in rows)
-    return create_catalogue(root, photos)
+    numbers: list[dict[str, Any]] = [{**row, "offset": int(row["offset"]), "length": int(row["length"])} for row in rows]
+    return create_catalogue(root, (Photo(**row) for row in numbers))

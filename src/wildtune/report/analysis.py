@@ -7,29 +7,29 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from wildtune.evaluate.evaluation import ClassScore, Comparison, Evaluation, wilson_interval
+from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
 from wildtune.photos.audit import SET_ASIDE
 from wildtune.recipe import Stage
 from wildtune.report import wording
-from wildtune.report.content import RunContent, kept_record
+from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
+from wildtune.report.verdict import compare_text
 from wildtune.report.wording import counted, listed, nats, percent, percent_range, points, quoted
 from wildtune.train.history import EpochRecord
 from wildtune.train.plan import PlannedStage
 
 SMALL_CLASS = 10
-SIDE_NAMES = {"val": "validation", "test": "test"}
 
 FAULTS = {
     "unreadable": "unreadable, so that nothing can be learned",
     "misnamed": "of another file type than the name says",
     "tiny": "with too few pixels to show an animal well",
     "blank": "blank, a single even colour",
-    "exact_duplicate": "surplus copies of another photo, byte for byte (on both sides of the split they would flatter the accuracy)",
+    "exact_duplicate": "surplus copies of another photo, byte for byte (on both sides of the split they "
+    "would flatter the accuracy)",
     "near_duplicate": "that look almost the same as another photo",
     "label_conflict": "under two different labels, of which at most one is right",
     "label_suspect": "that do not look like their label to a model that never saw them",
@@ -79,38 +79,43 @@ def _result(content: RunContent) -> tuple[str, ...]:
     score = content.evaluation.headline
     side = SIDE_NAMES[score.side]
     texts = [
-        f"The model names the right class for {wording.whole(_right(score))} of {counted(score.photos, side + ' photo')}: "
-        f"an accuracy of {percent(score.accuracy)} (95 % interval {percent_range(score.interval)}). "
+        f"The model names the right class for {wording.whole(_right(score))} of "
+        f"{counted(score.photos, side + ' photo')}: an accuracy of {percent(score.accuracy)} "
+        f"(95 % interval {percent_range(score.interval)}). "
         f"Averaged over the classes, each counting the same, it is {percent(score.balanced_accuracy)}. "
         + _baseline(score)
     ]
     validation = content.evaluation.sides.get("val")
     if score.side == "val":
+        use = _use_of_validation(content)
         texts.append(
             "No photos were set aside for testing. The validation photos were looked at after every epoch"
-            + (f", and {_use_of_validation(content)}" if _use_of_validation(content) else "")
-            + ", so this accuracy is likely to be somewhat flattering; only photos never looked at can tell."
+            + (f", and {use}, so this accuracy is flattered. " if use else ", though nothing was chosen by them. ")
+            + "Only photos never looked at can tell how the model does on new ones."
         )
     else:
-        texts.append("The test photos were looked at once, after all training, and nothing was chosen by them.")
+        texts.append("The test photos were looked at once, after all training; nothing was chosen by them.")
         if validation is not None:
             texts.append(_beside_validation(content, score, validation))
     if score.without_prediction:
-        texts.append(f"Left out of these numbers: {counted(score.without_prediction, 'photo')} without a prediction.")
+        left_out = counted(score.without_prediction, "photo")
+        texts.append(f"Left out of these numbers: {left_out} without a prediction.")
     return tuple(texts)
 
 
 def _baseline(score: Evaluation) -> str:
     most = max(c.photos for c in score.classes)
     common = [c.name for c in score.classes if c.photos == most]
-    name = f"{quoted(common[0])}, the most frequent class," if len(common) == 1 else "one of the most frequent classes"
+    name = "one of the most frequent classes"
+    if len(common) == 1:
+        name = f"{quoted(common[0])}, the most frequent class,"
     return f"Always answering {name} would be right {percent(most / score.photos)} of the time."
 
 
 def _use_of_validation(content: RunContent) -> str:
     stages = [planned.stage for planned in content.trained_stages]
     uses = []
-    if any(stage.keep == "best" for stage in stages):
+    if any(stage.keep == "best" and stage.epochs > 1 for stage in stages):
         uses.append("they chose which epoch to keep")
     if any(stage.policy.name == "plateau" for stage in stages):
         uses.append("they steered the learning rate")
@@ -124,7 +129,8 @@ def _beside_validation(content: RunContent, score: Evaluation, validation: Evalu
     )
     use = _use_of_validation(content)
     if use:
-        text += f" That number is flattered: {use.replace('they', 'these photos', 1)}. Quote the test accuracy."
+        use = use.replace("they", "these photos", 1)
+        text += f" That number is flattered: {use}. Quote the test accuracy."
     low, high = score.interval[0] - validation.interval[1], score.interval[1] - validation.interval[0]
     if low > 0 or high < 0:
         text += (
@@ -151,8 +157,8 @@ def _training(content: RunContent) -> tuple[str, ...]:
         text += f" Every class has {counted(train[few], 'training photo')}."
     else:
         text += (
-            f" The largest class, {quoted(many)}, has {counted(train[many], 'training photo')}; the smallest, "
-            f"{quoted(few)}, has {wording.whole(train[few])}."
+            f" The largest class, {quoted(many)}, has {counted(train[many], 'training photo')}; "
+            f"the smallest, {quoted(few)}, has {wording.whole(train[few])}."
         )
     return (text,)
 
@@ -180,15 +186,17 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
     kept = kept_record(records)
     photos = content.plan.side_size("val")
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
-    interval = wilson_interval(round(kept.val_accuracy * photos), photos)
-    which = "its last epoch" if kept is records[-1] else f"epoch {kept.epoch}, the best by validation accuracy,"
+    share = kept.val_accuracy if math.isfinite(kept.val_accuracy) else 0.0
+    interval = wilson_interval(round(share * photos), photos)
+    best = f"epoch {kept.epoch}, the best by validation accuracy,"
+    which = "its last epoch" if kept is records[-1] else best
     paragraphs = [
         f"This stage trained {what}: {counted(planned.trained_weights, 'weight')}, "
         f"{counted(len(records), 'epoch')}, {wording.duration(sum(r.seconds for r in records))}. "
         + _converged(records),
-        f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} (95 % interval "
-        f"{percent_range(interval)}, {counted(photos, 'photo')}) and a validation loss of {nats(kept.val_loss)}. "
-        + _gap(stage, kept, interval),
+        f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} "
+        f"(95 % interval {percent_range(interval)}, {counted(photos, 'photo')}) and a validation loss of "
+        f"{nats(kept.val_loss)}. " + _gap(stage, kept, interval),
     ]
     if len(records) < stage.epochs:
         paragraphs.insert(
@@ -201,15 +209,19 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
 def _converged(records: Sequence[EpochRecord]) -> str:
     found = find_convergence(records)
     first, last = records[0], records[-1]
-    moved = f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch} to {nats(last.val_loss)}"
+    began = f"validation loss went from {nats(first.val_loss)} after epoch {first.epoch}"
+    moved = f"{began} to {nats(last.val_loss)}"
     if found.state == "unknown":
-        return "No validation loss was a number, so nothing can be said about convergence: training had failed."
+        return "No validation loss was a number: training failed, and there is no convergence to speak of."
     if found.state == "short":
         if len(records) == 1:
             return "One epoch shows no course, so nothing can be said about convergence."
         return f"{len(records)} epochs are too few to say whether it converged; {moved}."
     if found.state == "improving" and found.rise:
-        return f"Its lowest validation loss came at epoch {found.lowest}, too near the end to say whether it converged; {moved}."
+        return (
+            f"Its lowest validation loss came at epoch {found.lowest}, too near the end to say whether "
+            f"it converged; {moved}."
+        )
     if found.state == "improving":
         text = f"It was still improving at the end: {moved}, and more epochs might lower it further."
     elif found.epoch == first.epoch:
@@ -220,13 +232,13 @@ def _converged(records: Sequence[EpochRecord]) -> str:
     else:
         there = next(record for record in records if record.epoch == found.epoch)
         text = (
-            f"It converged at epoch {found.epoch}: validation loss went from {nats(first.val_loss)} after epoch "
-            f"{first.epoch} to {nats(there.val_loss)} there, and was {nats(last.val_loss)} at the end."
+            f"It converged at epoch {found.epoch}: {began} to {nats(there.val_loss)} there, "
+            f"and was {nats(last.val_loss)} at the end."
         )
     if found.rise:
         text += (
-            f" From its lowest point at epoch {found.lowest} the validation loss rose again by {nats(found.rise)}, "
-            "a sign that more epochs would not help."
+            f" From its lowest point at epoch {found.lowest} the validation loss rose again by "
+            f"{nats(found.rise)}, a sign that more epochs would not help."
         )
     return text
 
@@ -247,7 +259,7 @@ def _gap(stage: Stage, kept: EpochRecord, interval: tuple[float, float]) -> str:
         "it is averaged over the epoch while the weights were still getting better",
         *_hardships(stage),
     ]
-    return f"{lead}, {points(gap)} lower. That is no fault: {listed(reasons)}."
+    return f"{lead}, {points(gap)} lower. That is usual: {listed(reasons)}."
 
 
 def _hardships(stage: Stage) -> list[str]:
@@ -279,92 +291,6 @@ def _comparisons(content: RunContent) -> tuple[str, ...]:
     return tuple(compare_text(content, key) for key in keys)
 
 
-def compare_text(content: RunContent, key: tuple[str, str]) -> str:
-    """Return whether the stages after `key`'s helped on its side, with the interval and the exact test."""
-    comparison = content.evaluation.comparisons[key]
-    photos = f"{counted(comparison.photos, SIDE_NAMES[key[1]] + ' photo')}"
-    later = _later_stages(content, key[0], comparison.second)
-    first, second = quoted(comparison.first), quoted(comparison.second)
-    changed = comparison.only_first + comparison.only_second
-    if not changed:
-        return f"{_no_change(content, key, photos)} {later[0].upper()}{later[1:]} made no difference. {_blind_spot(0, comparison.photos)}"
-    counts = (
-        f"Of {photos}, {second} is right on {wording.whole(comparison.only_second)} that {first} gets wrong, and "
-        f"wrong on {wording.whole(comparison.only_first)} that {first} gets right"
-    )
-    test = f"exact McNemar test, {_p_value(comparison.p_value)}"
-    interval = f"95 % interval {wording.points_range(comparison.interval)}"
-    if comparison.significant:
-        verb = "helped" if comparison.difference > 0 else "harmed"
-        text = (
-            f"{later[0].upper()}{later[1:]} {verb} by {points(comparison.difference)} ({interval}). {counts} ({test})."
-        )
-        return text + _borderline(comparison)
-    return (
-        f"{later[0].upper()}{later[1:]} made no measurable difference: {_direction(comparison)} ({interval}). "
-        f"{counts}, which chance alone could explain ({test}).{_borderline(comparison)} "
-        f"{_blind_spot(changed, comparison.photos)}"
-    )
-
-
-def _later_stages(content: RunContent, name: str, last: str) -> str:
-    names = [planned.stage.name for planned in content.plan.stages]
-    after = names[names.index(name) + 1 : names.index(last) + 1] if name in names and last in names else [last]
-    kinds = {planned.stage.name: planned.stage.train for planned in content.plan.stages}
-    if len(after) > 1:
-        return f"the stages {listed([quoted(stage) for stage in after])} together"
-    return f"fine-tuning (stage {quoted(last)})" if kinds.get(last) == "all" else f"stage {quoted(last)}"
-
-
-def _no_change(content: RunContent, key: tuple[str, str], photos: str) -> str:
-    before, after = content.evaluation.before.get(key), content.evaluation.sides.get(key[1])
-    pair = f"{quoted(key[0])} and {quoted(content.evaluation.comparisons[key].second)}"
-    if before is not None and after is not None:
-        answers = [{(m.path, m.prediction) for m in score.mistakes} for score in (before, after)]
-        if answers[0] == answers[1]:
-            return f"The two stages {pair} give the same answer on every one of {photos}."
-    return f"The two stages {pair} are right and wrong on the same photos, all {photos}."
-
-
-def _direction(comparison: Comparison) -> str:
-    if not comparison.difference:
-        return "accuracy is the same"
-    word = "higher" if comparison.difference > 0 else "lower"
-    return f"accuracy is {points(comparison.difference)} {word}"
-
-
-def _p_value(p_value: float) -> str:
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
-
-
-def _borderline(comparison: Comparison) -> str:
-    low, high = comparison.interval
-    if comparison.significant == (low > 0 or high < 0):
-        return ""
-    return " The interval and the test disagree about zero, so this is a borderline case that more photos would settle."
-
-
-def smallest_visible_difference(changed: int, photos: int) -> float:
-    """Return about how large a true difference must be, 0-1, to be found significant four times in five.
-
-    `changed` of `photos` photos were right by one model only. The normal approximation of McNemar's test with
-    that share of changed photos; never below 8 photos, of which at least 6 are then likely to be seen, the least
-    number that is significant at 5 % when all point the same way.
-    """
-    factor = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
-    return max(8 / photos, factor * math.sqrt(changed) / photos)
-
-
-def _blind_spot(changed: int, photos: int) -> str:
-    smallest = smallest_visible_difference(changed, photos)
-    if smallest >= 0.5:
-        return f"{counted(photos, 'photo')} are too few to show any but the crudest difference."
-    return (
-        f"With {counted(photos, 'photo')}, a true difference of about {points(smallest)} or more would probably have "
-        "shown (four times in five); a smaller one could stay hidden."
-    )
-
-
 def _classes(score: Evaluation) -> tuple[str, ...]:
     present = [c for c in score.classes if c.photos]
     enough = [c for c in present if c.photos >= SMALL_CLASS]
@@ -376,13 +302,14 @@ def _classes(score: Evaluation) -> tuple[str, ...]:
         texts.append(_weakest(score, enough))
     small = [c for c in present if c.photos < SMALL_CLASS]
     if small and len(small) == len(present):
-        texts.append(f"No class has {SMALL_CLASS} {side} photos or more: too few to say anything about single classes.")
+        texts.append(f"No class has {SMALL_CLASS} {side} photos or more: too few to judge single classes.")
     elif small:
         names = _some([f"{quoted(c.name)} ({c.photos})" for c in small])
         texts.append(f"Fewer than {SMALL_CLASS} {side} photos, too few to read a recall from: {names}.")
     absent = [c for c in score.classes if not c.photos]
     if absent:
-        texts.append(f"No {side} photos at all, so nothing is known: {_some([quoted(c.name) for c in absent])}.")
+        names = _some([quoted(c.name) for c in absent])
+        texts.append(f"No {side} photos at all, so nothing is known: {names}.")
     return tuple(texts)
 
 
@@ -403,18 +330,19 @@ def _weakest(score: Evaluation, classes: Sequence[ClassScore]) -> str:
         rest = _some([_class_text(c) for c in below], 5)
         one = len(below) == 1
         return (
-            f"Recognised less often than the accuracy of the whole, beyond what chance explains in the weakest of "
-            f"{counted(len(classes), 'class', 'classes')}: {rest}. {'This class needs' if one else 'These need'} "
-            "more or clearer photos first."
+            "Recognised less often than the accuracy of the whole, beyond what chance explains in the weakest "
+            f"of {counted(len(classes), 'class', 'classes')}: {rest}. "
+            f"{'This class needs' if one else 'These need'} more or clearer photos first."
         )
     lowest = [c for c in ordered if c.recall is not None and c.recall < 1][:3]
     if not lowest:
         return f"Every photo of the classes with at least {SMALL_CLASS} photos was recognised."
+    verb = "is" if len(lowest) == 1 else "are"
     return (
-        f"Lowest are {listed([_class_text(c) for c in lowest])}. None of these is below the accuracy of the whole by "
-        f"more than chance explains when the lowest of {counted(len(classes), 'class', 'classes')} "
-        f"{'is' if len(lowest) == 1 else 'are'} picked out, so do not read much into the order."
-    ).replace("Lowest are", "Lowest is" if len(lowest) == 1 else "Lowest are", 1)
+        f"Lowest {verb} {listed([_class_text(c) for c in lowest])}. That is not below the accuracy of the whole by "
+        f"more than chance explains when the lowest of {counted(len(classes), 'class', 'classes')} {verb} picked "
+        "out, so do not read much into the order."
+    )
 
 
 def _class_text(score: ClassScore) -> str:
@@ -451,16 +379,17 @@ def _calibration(content: RunContent) -> tuple[str, ...]:
     else:
         verdict = f"{points(mean - right.mean())} too modest"
     text = (
-        f"On average the model gives its answer {percent(mean)} confidence and is right {percent(right.mean())} of "
-        f"the time: {verdict}. {error}; a perfectly calibrated model would show about "
+        f"On average the model gives its answer {percent(mean)} confidence and is right "
+        f"{percent(right.mean())} of the time: {verdict}. {error}; "
+        "a perfectly calibrated model would show about "
         f"{points(expected_chance_gap(confidence))} on as many photos, by chance."
     )
     sure = confidence >= 0.9
     if sure.sum() >= SMALL_CLASS:
         hits, total = int(right[sure].sum()), int(sure.sum())
         text += (
-            f" Of the {counted(total, 'photo')} it is at least 90 % sure of, {percent(hits / total)} are right "
-            f"(95 % interval {percent_range(wilson_interval(hits, total))})."
+            f" Of the {counted(total, 'photo')} it is at least 90 % sure of, {percent(hits / total)} are "
+            f"right (95 % interval {percent_range(wilson_interval(hits, total))})."
         )
     return (text,)
 
@@ -468,8 +397,8 @@ def _calibration(content: RunContent) -> tuple[str, ...]:
 def expected_chance_gap(confidence: np.ndarray, bins: int = 15) -> float:
     """Return the calibration error that a perfectly calibrated model shows by chance, 0-1.
 
-    `confidence` is (N,) in 0-1. In each bin the number of right answers then has the variance sum c (1 - c), and
-    a normal variable is off its mean by sqrt(2 / pi) standard deviations on average.
+    `confidence` is (N,) in 0-1. In each bin the number of right answers then has the variance sum c (1 - c),
+    and a normal variable is off its mean by sqrt(2 / pi) standard deviations on average.
     """
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     variance = np.bincount(place, weights=confidence * (1 - confidence), minlength=bins)
@@ -497,7 +426,8 @@ def _findings(content: RunContent) -> tuple[str, ...]:
 
 
 def _fault_list(kinds: Sequence[str], counts: Counter[str]) -> str:
-    return "; ".join(f"{FAULTS.get(kind, kind_name(kind).lower())}: {wording.whole(counts[kind])}" for kind in kinds)
+    meanings = {kind: FAULTS.get(kind, kind_name(kind).lower()) for kind in kinds}
+    return "; ".join(f"{meaning}: {wording.whole(counts[kind])}" for kind, meaning in meanings.items())
 
 
 def kind_name(kind: str) -> str:

@@ -1,4 +1,5 @@
-"""Drawing without side effects: matplotlib figures with the report's look, turned into small, stable SVG text."""
+"""Drawing without side effects: matplotlib figures with the report's look, turned into small, stable SVG "
+"text."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import matplotlib
@@ -27,10 +29,11 @@ CELL_DARK, CELL_LIGHT = "#10201c", "#fefefe"
 THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", TRAINING: "--training", VALIDATION: "--validation"}
 
 _FONTS = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
-_STYLE = {
+# Newer stubs of matplotlib want each key as a literal type.
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    # Measured with the font that matplotlib carries, wider than those the page asks for: nothing can overflow.
+    # Measured with the font that matplotlib carries, wider than the page's own: nothing can overflow.
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
     "text.parse_math": False,
@@ -93,7 +96,8 @@ def label(name: str, length: int = 22) -> str:
 
 
 def inline(svg: str) -> str:
-    """Return SVG text for the inside of an HTML page: without namespaces, in the colours of the page's palette."""
+    """Return SVG text for the inside of an HTML page: without namespaces, in the colours of the page's "
+    "palette."""
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var({variable}, {colour})")
@@ -101,7 +105,8 @@ def inline(svg: str) -> str:
 
 
 def _finish(svg: str, name: str, description: str) -> str:
-    """Drop what no reader needs, make ids unique among figures and let the reader's own fonts draw the text."""
+    """Drop what no reader needs, make ids unique among figures and let the reader's own fonts draw the "
+    "text."""
     svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from wildtune.photos.audit import Finding
 
 
+SIDE_NAMES = {"val": "validation", "test": "test"}
+
+
 def _no_thumbnail(path: str) -> bytes | None:
     return None
 

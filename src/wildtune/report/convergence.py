@@ -13,8 +13,8 @@ ABSOLUTE_TOLERANCE = 0.005
 CONFIRMING_EPOCHS = 3
 
 DEFINITION = (
-    "A stage is said to have converged at the first epoch whose validation loss is never afterwards beaten by more "
-    "than 1 % (or 0.005, if that is more), provided that at least 3 later epochs bear this out."
+    "A stage is said to have converged at the first epoch whose validation loss is never afterwards "
+    "beaten by more than 1 % (or 0.005, if that is more), provided that at least 3 later epochs bear this out."
 )
 
 

@@ -128,7 +128,8 @@ def confusion_figure(name: str, score: Evaluation, title: str) -> str:
 
 
 def recall_figure(name: str, score: Evaluation, title: str) -> str:
-    """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the whole."""
+    """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the "
+    "whole."""
     classes = sorted((c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name))
     rows = np.arange(len(classes))
     spans = np.array([wilson_interval(round((c.recall or 0) * c.photos), c.photos) for c in classes])
@@ -319,7 +320,8 @@ def _curve_words(what: str, records: Sequence[EpochRecord], training: str, valid
     form: Callable[[float], str] = wording.percent if what == "Accuracy" else wording.nats
     last = records[-1]
     return (
-        f"{what} over {wording.counted(len(records), 'epoch')}; at the end training {form(getattr(last, training))}, "
+        f"{what} over {wording.counted(len(records), 'epoch')}; at the end training "
+        f"{form(getattr(last, training))}, "
         f"validation {form(getattr(last, validation))}."
     )
 
@@ -329,7 +331,8 @@ def _font(classes: int) -> float:
 
 
 def _paint_cells(axes: Axes, counts: np.ndarray) -> None:
-    """Paint the cells that hold photos: right answers blue, wrong ones orange, darker for a larger share of the row."""
+    """Paint the cells that hold photos: right answers blue, wrong ones orange, darker for a larger share "
+    "of the row."""
     size = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     spots = [(int(row), int(column)) for row, column in np.argwhere(counts)]

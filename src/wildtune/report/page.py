@@ -16,15 +16,14 @@ from wildtune import files
 from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
 from wildtune.report import figures, wording
 from wildtune.report.analysis import (
-    SIDE_NAMES,
     Section,
     analysis_markdown,
-    compare_text,
     kind_name,
     write_analysis,
 )
 from wildtune.report.canvas import inline
-from wildtune.report.content import RunContent, kept_record
+from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
+from wildtune.report.verdict import compare_text
 
 MOST_MISTAKES = 24
 MOST_PAIRS = 10
@@ -166,7 +165,9 @@ def _stage_rows(content: RunContent) -> list[dict[str, str]]:
 
 
 def _accuracy_text(score: Evaluation | None) -> str:
-    return "" if score is None else f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
+    if score is None:
+        return ""
+    return f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
 
 
 def _comparison_texts(content: RunContent) -> list[str]:
@@ -247,7 +248,7 @@ def _fault_groups(content: RunContent) -> list[dict[str, Any]]:
             {
                 "name": kind_name(kind),
                 "count": wording.whole(counts[kind]),
-                "severity": wording.listed(sorted({wording.plain(str(finding.severity)) for finding in found})),
+                "severity": wording.listed(sorted({wording.plain(finding.severity) for finding in found})),
                 "examples": [
                     {
                         "path": wording.plain(finding.path),
@@ -267,7 +268,7 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
     fit = {
         "squash": f"squashed to {pre.resize} × {pre.resize} pixels",
         "crop": f"shorter side to {pre.resize} pixels",
-        "pad": f"whole photo within {pre.resize} × {pre.resize} pixels, the rest filled with the mean colour",
+        "pad": f"whole photo within {pre.resize} × {pre.resize} pixels on the mean colour",
     }[pre.fit]
     steps = [
         fit,

@@ -11,7 +11,7 @@ from torch import nn
 
 from wildtune import runtime
 from wildtune.model.backbone import head_of, read_facts
-from wildtune.model.engine import default_engine
+from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_preprocess
 from wildtune.model.weights import WeightsFacts
@@ -47,8 +47,8 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
         seed=recipe.seed,
         device=device,
         precision="bfloat16" if bfloat16 else "float32",
-        threads=runtime.physical_cores(),
-        engine=default_engine(device),
+        threads=runtime.compute_threads(),
+        engine=choose_engine(model, device),
         stages=tuple(_plan_stage(stage, model, len(sides["train"]), device) for stage in recipe.stages),
         notices=tuple(split.notices),
     )
