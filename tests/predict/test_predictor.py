@@ -1,0 +1,136 @@
+"""The predictor: it equals the evaluation and the exported bundle, and no file stops it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import draw_shape, small_recipe
+from PIL import Image
+
+from wildtune import job
+from wildtune.errors import PhotosError
+from wildtune.model.bundle import load_bundle
+from wildtune.model.engine import create_engine
+from wildtune.model.preprocess import create_input, decode_stored
+from wildtune.photos.sources import load_photos
+from wildtune.predict.predictions import load_predictions, predictions_csv, save_predictions
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> job.Run:
+    return job.train(photos, small_recipe("stages.1.lr=0.01"), tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_predictions_equal_the_evaluations(run: job.Run, photos: Path) -> None:
+    found = job.predict(run.folder, photos)
+    rows = {path: row for row, path in enumerate(found.paths)}
+    for side in ("val", "test"):
+        evaluated = load_predictions(run.folder / "predictions" / f"{side}.csv")
+        logits = found.probs[[rows[path] for path in evaluated.paths]]
+        np.testing.assert_allclose(logits, evaluated.probs, atol=1e-6)
+        assert [found.labels[rows[path]] for path in evaluated.paths] == list(evaluated.labels)
+    right = (found.predicted == found.targets)[[rows[p] for p in evaluated.paths]]
+    assert right.mean() == run.evaluation.sides["test"].accuracy
+
+
+def test_a_photos_logits_do_not_depend_on_its_company(run: job.Run, photos: Path, tmp_path: Path) -> None:
+    together = job.predict(run.folder, photos)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "one.png").write_bytes((photos / "disc" / "05.png").read_bytes())
+    alone = job.predict(run.folder, tmp_path / "alone")
+    assert np.array_equal(alone.logits[0], together.logits[together.paths.index("disc/05.png")])
+
+
+def test_plain_timm_opens_the_bundle_and_gives_the_same_logits(run: job.Run, photos: Path) -> None:
+    model = timm.create_model(f"local-dir:{run.folder / 'bundle'}", pretrained=True).eval()
+    config = timm.data.resolve_model_data_config(model)
+    assert config["input_size"][-1] == 48
+    assert tuple(model.pretrained_cfg["label_names"]) == run.bundle.class_names
+    found = job.predict(run.folder, photos)
+    transform = timm.data.create_transform(**config, is_training=False)
+    pre = run.bundle.preprocess
+    for path in found.paths[:6]:
+        data = (photos / path).read_bytes()
+        with torch.no_grad():
+            logits = model(create_input(decode_stored(data, pre), pre)[None])[0].numpy()
+            theirs = model(transform(Image.open(photos / path).convert("RGB"))[None])[0].softmax(0).numpy()
+        np.testing.assert_allclose(logits, found.logits[found.paths.index(path)], atol=1e-4)
+        # timm's own preprocessing rounds elsewhere, so its answer is near, not equal.
+        np.testing.assert_allclose(theirs, found.probs[found.paths.index(path)], atol=0.03)
+
+
+def test_openvino_gives_torchs_numbers(run: job.Run) -> None:
+    pytest.importorskip("openvino")
+    model = load_bundle(run.folder).model
+    images = torch.randn(11, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    engine = create_engine(model, 48, "openvino", threads=1)
+    assert engine.kind == "openvino"
+    expected = create_engine(model, 48, "torch", threads=1)(images)
+    torch.testing.assert_close(engine(images), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(engine(images[:3]), engine(images)[:3])
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_every_file_gets_a_row_and_a_reason_where_there_is_no_prediction(run: job.Run, tmp_path: Path) -> None:
+    shape = draw_shape("disc", 1, (400, 300))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [draw_shape("square", n).convert("P") for n in range(3)]
+    contents = {
+        "text.jpg": b"this is no photo",
+        "truncated.jpg": encoded(shape, "JPEG")[:6000],
+        "cmyk.jpg": encoded(shape.convert("CMYK"), "JPEG"),
+        "rotated.jpg": encoded(shape, "JPEG", exif=exif),
+        "deep.png": encoded(Image.fromarray(np.full((60, 60), 40000, dtype=np.uint16)), "PNG"),
+        "moving.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "empty.jpg": b"",
+    }
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    found = job.predict(run.folder, folder)
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(found))))
+    assert [row["path"] for row in rows] == sorted(contents)
+    for row in rows:
+        broken = row["path"] in ("text.jpg", "truncated.jpg", "empty.jpg")
+        assert bool(row["error"]) == broken, row
+        assert bool(row["prediction"]) != broken
+        if not broken:
+            assert abs(sum(float(row[f"p_{name}"]) for name in run.bundle.class_names) - 1) < 1e-4
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents
+
+
+def test_predictions_survive_their_file(run: job.Run, photos: Path, tmp_path: Path) -> None:
+    found = job.predict(run.folder, photos)
+    save_predictions(found, tmp_path / "p.csv")
+    again = load_predictions(tmp_path / "p.csv")
+    assert again.paths == found.paths
+    assert np.array_equal(again.predicted, found.predicted)
+    np.testing.assert_allclose(again.probs, found.probs, atol=1e-5)
+
+
+def test_evaluating_on_photos_of_unknown_classes_is_an_error(run: job.Run, tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "insects" / name).mkdir(parents=True)
+        draw_shape("disc", 1).save(tmp_path / "insects" / name / f"{name}.png")
+    with pytest.raises(PhotosError, match="disc, square, stripes"):
+        job.evaluate(run.folder, tmp_path / "insects")
+
+
+def test_evaluating_on_the_same_photos_gives_their_accuracy(run: job.Run, photos: Path) -> None:
+    scores = job.evaluate(run.folder, photos)
+    found = job.predict(run.folder, photos)
+    assert scores.photos == len(load_photos(photos).photos)
+    assert scores.accuracy == (found.predicted == found.targets).mean()

@@ -1,0 +1,160 @@
+"""The frozen names: commands, options, `wildtune.__all__`, exit statuses. Changing one here is breaking a promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import wildtune
+import wildtune.errors
+from wildtune import cli
+
+HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
+
+COMMANDS = {
+    "train": (["PHOTOS"], ["--backbone", "--out", "--recipe", "--resume", "--set", "--weights"]),
+    "check": (["PHOTOS"], ["--out"]),
+    "evaluate": (["RUN", "PHOTOS"], []),
+    "predict": (["RUN", "PHOTOS"], ["--out", "--to"]),
+    "recipes": (["NAME"], []),
+    "demo": ([], ["--out"]),
+}
+
+PYTHON_NAMES = [
+    "Bundle",
+    "Catalogue",
+    "Evaluation",
+    "Findings",
+    "Photo",
+    "Plan",
+    "Predictions",
+    "Recipe",
+    "Split",
+    "__version__",
+    "audit",
+    "check",
+    "compare",
+    "evaluate",
+    "load_bundle",
+    "load_photos",
+    "load_recipe",
+    "predict",
+    "resume",
+    "split_photos",
+    "train",
+    "write_report",
+]
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """Run the command line in this process and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["wildtune", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code or 0
+
+
+def test_commands_and_their_options_are_the_promised_ones() -> None:
+    group = typer.main.get_command(cli.app)
+    found = {}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        arguments = [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
+        options = sorted(o for p in command.params if p.param_type_name == "option" for o in p.opts)
+        found[name] = (arguments, options)
+    assert found == COMMANDS
+    assert sorted(option for p in group.params for option in p.opts) == ["--debug", "--version"]
+
+
+def test_python_names_are_the_promised_ones_and_all_resolve() -> None:
+    assert sorted(wildtune.__all__) == PYTHON_NAMES
+    assert all(getattr(wildtune, name) is not None for name in PYTHON_NAMES)
+
+
+def test_the_version_is_the_packages() -> None:
+    import importlib.metadata
+
+    assert wildtune.__version__ == importlib.metadata.version("wildtune")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from wildtune import cli\n"
+        "sys.argv = ['wildtune', '--help']\n"
+        "try:\n    cli.main()\n"
+        "except SystemExit as left:\n    assert not left.code\n"
+        f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_a_wrong_recipe_ends_with_2_and_names_every_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ("sede=1", "stages.0.epochs=0", "input.fit=squish")
+    status = run_main(monkeypatch, "train", "photos", *(part for c in changes for part in ("--set", c)))
+    said = capsys.readouterr().err
+    assert status == 2
+    assert said.startswith("wildtune: ")
+    assert "3 mistakes" in said
+    assert all(found in said for found in ("sede: unknown key", "did you mean 'seed'", "stages.0.epochs", "input.fit"))
+    assert "Traceback" not in said
+
+
+def test_an_unknown_recipe_or_option_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "train", "photos", "--recipe", "defualt") == 2
+    assert "Did you mean 'default'?" in capsys.readouterr().err
+    assert run_main(monkeypatch, "train", "photos", "--epochs", "3") == 2
+    assert run_main(monkeypatch, "train") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_missing_photos_end_with_3_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    missing = tmp_path / "fotos"
+    for command in (("check", str(missing)), ("train", str(missing), "--out", str(tmp_path / "run"))):
+        assert run_main(monkeypatch, *command) == 3
+        said = capsys.readouterr().err.splitlines()
+        messages = [line for line in said if line.startswith("wildtune: ")]
+        assert len(messages) == 1
+        assert messages[0] == said[-1]
+        assert f"Did you mean {tmp_path / 'photos'}?" in messages[0]
+        assert not any("Traceback" in line for line in said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_end_with_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    weights = str(tmp_path / "model.safetensors")
+    status = run_main(monkeypatch, "train", str(photos), "--weights", weights, "--out", str(tmp_path / "run"))
+    assert status == 3
+    assert f"There is no weights file {weights}." in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    for command in (
+        ("train", "--resume", str(tmp_path)),
+        ("evaluate", str(tmp_path)),
+        ("predict", str(tmp_path), str(photos)),
+    ):
+        assert run_main(monkeypatch, *command) == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["wildtune", "--debug", "check", str(tmp_path / "none")])
+    with pytest.raises(wildtune.errors.PhotosError):
+        cli.main()
