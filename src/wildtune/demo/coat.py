@@ -52,7 +52,8 @@ def _pattern(animal: Species, region: NDArray[np.int8], x: Floats, y: Floats, rn
     if animal.coat == "plain":
         return np.zeros(region.shape, np.float32)
     scale, rows, columns = animal.coat_scale, float(np.ptp(y)), float(np.ptp(x))
-    warp = smooth_noise(rng, *region.shape, rows * 4, columns * 4)
+    height, width = region.shape
+    warp = smooth_noise(rng, height, width, rows * 4, columns * 4)
     ox, oy = rng.random(2, dtype=np.float32) + np.float32(9)
     middle = animal.leg + 0.31 * animal.depth
     if animal.coat == "stripes":
@@ -63,10 +64,10 @@ def _pattern(animal: Species, region: NDArray[np.int8], x: Floats, y: Floats, rn
         wobble = np.float32(0.15) * warp
         mask = _spots(rng, x / scale + wobble + ox, y / scale - wobble + oy, animal.coat == "rosettes")
     elif animal.coat == "patches":
-        mask = np.clip((smooth_noise(rng, *region.shape, rows / scale, columns / scale) + 0.2 * warp) * 9, 0, 1)
+        mask = np.clip((smooth_noise(rng, height, width, rows / scale, columns / scale) + 0.2 * warp) * 9, 0, 1)
     elif animal.coat == "speckles":
         fine = 0.35 * scale
-        mask = np.clip(smooth_noise(rng, *region.shape, rows / fine, columns / fine) * 3 - 0.5, 0, 1)
+        mask = np.clip(smooth_noise(rng, height, width, rows / fine, columns / fine) * 3 - 0.5, 0, 1)
     elif animal.coat == "saddle":
         mask = np.clip((y - middle - 0.10 * animal.depth + 0.05 * warp) * 14, 0, 1)
     else:

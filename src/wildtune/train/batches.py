@@ -145,6 +145,8 @@ class PhotoData:
         self.val_targets = self._val.targets
         self._device = torch.device(plan.device)
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if planned.compile:
+            reporter.say("compiling the network for this processor: the first step takes a minute or two")
         # One compiled function for the one batch size; another size would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (
             torch.compile(model, dynamic=False) if planned.compile else None

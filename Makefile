@@ -1,0 +1,23 @@
+# `make check` is what must pass; `make format` mends what can be mended.
+.PHONY: check format-check lint types imports test format
+
+check: format-check lint types imports test
+
+format-check:
+	ruff format --check .
+
+lint:
+	ruff check .
+
+types:
+	mypy
+
+imports:
+	lint-imports
+
+test:
+	pytest
+
+format:
+	ruff format .
+	ruff check --fix .
