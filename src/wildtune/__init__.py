@@ -11,6 +11,8 @@ Nothing heavy is imported before a name is used.
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import Any
 
 __version__ = "0.1.0"
@@ -46,3 +48,17 @@ def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'wildtune' has no attribute '{name}'")
+
+
+class _Package(types.ModuleType):
+    """Keeps `wt.train`, `wt.predict` and `wt.evaluate` the functions they are promised to be.
+
+    Importing a room of the same name would otherwise put the room in the function's place.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PLACES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

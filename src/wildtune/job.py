@@ -51,12 +51,13 @@ class Run:
     evaluation: RunEvaluation
 
 
-def train(source: str | Path, recipe: Recipe, out: Path, reporter: Reporter | None = None) -> Run:
+def train(source: str | Path, recipe: Recipe, out: str | Path, reporter: Reporter | None = None) -> Run:
     """Train a classifier on photos and leave every promised file in the new folder `out`.
 
     Raises CommandError when `out` already holds something, PhotosError, WeightsError or RecipeError for what
     cannot be used. The photos are only read.
     """
+    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(
             f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
@@ -73,13 +74,13 @@ def train(source: str | Path, recipe: Recipe, out: Path, reporter: Reporter | No
     return _go_on(out, recipe, catalogue, None, reporter)
 
 
-def resume(folder: Path, source: str | Path | None = None, reporter: Reporter | None = None) -> Run:
+def resume(folder: str | Path, source: str | Path | None = None, reporter: Reporter | None = None) -> Run:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run.
 
     `source` says where the photos are now, if they have moved. Raises CommandError when the folder is no run or
     the photos are no longer those it was planned for.
     """
-    reporter = reporter or Reporter()
+    folder, reporter = Path(folder), reporter or Reporter()
     if not (folder / "recipe.toml").exists() or not (folder / "environment.json").exists():
         raise CommandError(
             f"{folder} holds no run: expected recipe.toml and environment.json there.\n"
@@ -96,13 +97,13 @@ def resume(folder: Path, source: str | Path | None = None, reporter: Reporter | 
     return _go_on(folder, recipe, catalogue, planned, reporter)
 
 
-def predict(run: Path, source: str | Path, reporter: Reporter | None = None) -> Predictions:
+def predict(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Predictions:
     """Predict all photos in a folder, file, CSV or TFRecord source with a run's (or a bundle's own) classifier.
 
     A photo that cannot be read gets its reason instead of a prediction.
     """
     reporter = reporter or Reporter()
-    bundle = load_bundle(run)
+    bundle = load_bundle(Path(run))
     catalogue = list_photos(source)
     predictor = _create_predictor(bundle)
     with reporter.bar("predicting") as tell:
@@ -111,14 +112,14 @@ def predict(run: Path, source: str | Path, reporter: Reporter | None = None) -> 
     return Predictions(predictions.paths, known, predictions.errors, predictions.logits, predictions.class_names)
 
 
-def evaluate(run: Path, source: str | Path, reporter: Reporter | None = None) -> Evaluation:
+def evaluate(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Evaluation:
     """Score a run's classifier on labelled photos it has not been trained on.
 
     Photos whose label the classifier does not know are left out, and said so. Raises PhotosError when none is
     left.
     """
     reporter = reporter or Reporter()
-    bundle = load_bundle(run)
+    bundle = load_bundle(Path(run))
     findings = _audit(_load_catalogue(source, reporter), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
@@ -181,7 +182,7 @@ def _go_on(folder: Path, recipe: Recipe, catalogue: Catalogue, planned: Plan | N
         )
     reporter.say("loading the backbone")
     size = None if recipe.input.size == "auto" else recipe.input.size
-    model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size)
+    model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size, recipe.seed)
     if planned and planned.weights.sha256 != facts.sha256:
         raise CommandError(f"The weights file {facts.name} is not the one the run was planned with. Bring that back.")
     reset_head(model, runtime.seed_from(recipe.seed, "head"))

@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
 import tomlkit
@@ -223,10 +223,17 @@ def describe_keys() -> str:
                 walk(nested, f"{prefix}{name}.N." if name == "stages" else f"{prefix}{name}.")
                 continue
             default = "required" if info.is_required() else f"default {json.dumps(info.default)}"
-            lines.append(f"{prefix + name:32} {default:24} {info.description}")
+            choices = [c for a in (info.annotation, *get_args(info.annotation)) for c in _choices(a)]
+            allowed = f" [{' | '.join(choices)}]" if len(choices) > 1 else ""
+            lines.append(f"{prefix + name:32} {default:24} {info.description}{allowed}")
 
     walk(Recipe, "")
     return "\n".join(lines) + "\n"
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the words a Literal allows, none for another type."""
+    return [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []
 
 
 def dump_recipe(recipe: Recipe) -> str:

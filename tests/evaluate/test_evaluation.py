@@ -18,7 +18,9 @@ from wildtune.evaluate.evaluation import (
 from wildtune.predict.predictions import Predictions
 
 
-def create_predictions(targets: list[int], predicted: list[int], classes: int = 3, confidence: float = 4) -> Predictions:
+def create_predictions(
+    targets: list[int], predicted: list[int], classes: int = 3, confidence: float = 4
+) -> Predictions:
     names = tuple("abcdefgh"[:classes])
     logits = np.zeros((len(targets), classes), dtype=np.float32)
     logits[np.arange(len(targets)), predicted] = confidence

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import draw_shape, small_recipe
 from PIL import Image
 
+from shapes import draw_shape, small_recipe
 from wildtune import job
 from wildtune.errors import PhotosError
 from wildtune.model.bundle import load_bundle

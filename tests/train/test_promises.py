@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BACKBONE, draw_shape, small_recipe
 from safetensors.torch import load_file
 
+from shapes import BACKBONE, draw_shape, small_recipe
 from wildtune import job
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import batchnorm_layers, batchnorm_state, set_trainable
@@ -45,7 +45,7 @@ def test_the_run_folder_holds_what_is_promised(run: job.Run) -> None:
         *(("transfer", e) for e in (1, 2, 3)),
         *(("finetune", e) for e in (1, 2)),
     ]
-    for key in "stage epoch lr loss accuracy val_loss val_accuracy seconds".split():
+    for key in ["stage", "epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]:
         assert key in rows[0]
     assert list((run.folder / "tensorboard").glob("events.*"))
 

@@ -130,7 +130,7 @@ def _plant_faults(folder: Path, seed: int, first: dict[str, bytes]) -> None:
     contents = {
         "IMG_0901": first["bushy_fox"],
         "IMG_0902": first["humped_bear"],
-        "IMG_0903": first["bushy_fox"],
+        "IMG_0903": first["plain_deer"],
         "IMG_0904": first["spotted_cat"][: len(first["spotted_cat"]) * 2 // 5],
         "IMG_0905": b"Card 3 was full: the photos of this station are on the other disk.\n",
         "IMG_0906": _encode(Image.new("RGB", (320, 240), (9, 9, 10)), "JPEG"),

@@ -30,13 +30,14 @@ class WeightsFacts:
 
 
 def create_pretrained(
-    backbone: str, weights: str, num_classes: int, size: int | None
+    backbone: str, weights: str, num_classes: int, size: int | None, seed: int = 0
 ) -> tuple[nn.Module, WeightsFacts]:
     """Create a classifier on pretrained weights; the head's weights are left as timm makes them.
 
-    `weights` is "auto" (timm's download), "none" (random) or a file: safetensors, a PyTorch file of plain
-    tensors, or Keras' EfficientNet in HDF5. Raises WeightsError with the next move where they can't be had.
+    `weights` is "auto" (timm's download), "none" (random, drawn from `seed`) or a file: safetensors, a PyTorch
+    file of plain tensors, or Keras' EfficientNet in HDF5. Raises WeightsError with the next move where they can't be had.
     """
+    torch.manual_seed(seed)  # whatever the weights do not bring is drawn anew, and the same on resuming
     if weights == "auto":
         return _download(backbone, num_classes, size)
     model = create_classifier(backbone, num_classes, size)

@@ -155,8 +155,10 @@ def _compare_copies(photos: Iterable[Photo]) -> list[Finding]:
             continue
         same.sort(key=lambda photo: (not photo.label, _KEEP_ORDER[photo.split], photo.path))
         kept, labels = same[0], {photo.label for photo in same if photo.label}
+        # Of copies with different labels none is kept: the surplus ones are still counted, once each.
+        kept_too = "" if len(labels) < 2 else ", which is set aside too because their labels differ"
         for photo in same[1:]:
-            detail = f"set aside: same bytes as {kept.path}"
+            detail = f"set aside: same bytes as {kept.path}{kept_too}"
             found.append(Finding(photo.path, "exact_duplicate", "warning", detail, kept.path))
         if len(labels) > 1:
             found += _conflicts(same)

@@ -92,5 +92,7 @@ def load_catalogue(path: Path, root: Path) -> Catalogue:
     """Read a catalogue written by `save_catalogue`; `root` is the folder its paths are relative to."""
     with open(path, encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    numbers: list[dict[str, Any]] = [{**row, "offset": int(row["offset"]), "length": int(row["length"])} for row in rows]
+    numbers: list[dict[str, Any]] = [
+        {**row, "offset": int(row["offset"]), "length": int(row["length"])} for row in rows
+    ]
     return create_catalogue(root, (Photo(**row) for row in numbers))

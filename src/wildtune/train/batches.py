@@ -186,7 +186,7 @@ class PhotoData:
             return run(inputs).float()
 
     def val_logits(self) -> Tensor:
-        """Return the logits of the validation photos, from the engine that prediction will use."""
+        """Return the logits of the validation photos, run by torch: taking changed weights over costs more here."""
         self._model.eval()
         pre = self._plan.preprocess
         engine = create_engine(self._model, pre.size, "torch", self._plan.threads, self._plan.device)
