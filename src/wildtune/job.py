@@ -163,7 +163,7 @@ def demo(out: Path, reporter: Reporter | None = None) -> Run:
         f"starts from\n{DEMO_BACKBONE} weights that wildtune's authors trained on other drawings. It shows how a job "
         "goes; its accuracy\nsays nothing about real animals."
     )
-    write_demo_photos(out / "photos")
+    write_demo_photos(out / "photos", per_species=60)
     recipe = load_recipe("demo", backbone=DEMO_BACKBONE, weights=str(demo_weights_path()))
     return train(out / "photos", recipe, out / "run", reporter)
 
