@@ -150,7 +150,6 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    context.obj = debug
     if version:
         import importlib.metadata
 
@@ -172,7 +171,7 @@ class _saying_how_to_resume:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            if (self.run / "environment.json").exists():
+            if (self.run / "plan.toml").exists():
                 print(f"Interrupted. Go on with: wildtune train --resume {self.run}", file=sys.stderr)
             else:
                 print("Interrupted before anything was trained. Give the same command again.", file=sys.stderr)
@@ -195,8 +194,17 @@ def main() -> None:
             raise
         print(f"wildtune: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except BrokenPipeError:
-        sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"wildtune: {where}{error.strerror or error}. Nothing that was finished is lost.", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if debug or "out of memory" not in str(error):
+            raise
+        print("wildtune: the GPU is out of memory. A smaller batch_size or input.size needs less.", file=sys.stderr)
+        sys.exit(2)
     except MemoryError:
         print("wildtune: out of memory. A smaller batch_size or backbone needs less.", file=sys.stderr)
         sys.exit(2)

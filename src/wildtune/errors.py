@@ -19,6 +19,10 @@ class RecipeError(WildtuneError):
     """A recipe that is not valid; the message lists every problem at once (exit status 2)."""
 
 
+class TrainingError(WildtuneError):
+    """Training that cannot go on because its loss is no longer a number (exit status 2)."""
+
+
 class PhotosError(WildtuneError):
     """Photos, labels or their container that cannot be used (exit status 3)."""
 

@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
+        with open(temporary, "r+b") as written:
             os.fsync(written.fileno())
         # mkstemp makes the file private to its owner; a result should be as readable as any new file.
         umask = os.umask(0)

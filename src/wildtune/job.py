@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wildtune import files, runtime
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
-from wildtune.model.backbone import reset_head
+from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.engine import choose_engine
 from wildtune.model.preprocess import decode_stored
-from wildtune.model.weights import create_pretrained
+from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, audit, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import create_thumbnail
@@ -40,6 +40,9 @@ from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
 from wildtune.train.planning import create_plan, data_key, describe_plan
 
+# What a run folder holds until its plan is written; with no more than that in it, it can be begun anew.
+_BEFORE_THE_PLAN = {"train.log", "recipe.toml", "environment.json", "findings.csv", "split.csv"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,21 +60,30 @@ def train(source: str | Path, recipe: Recipe, out: str | Path, reporter: Reporte
     Raises CommandError when `out` already holds something, PhotosError, WeightsError or RecipeError for what
     cannot be used. The photos are only read.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    out, where, reporter = Path(out), Path(source), reporter or Reporter()
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _BEFORE_THE_PLAN):
         raise CommandError(
             f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
         )
-    where = Path(source)
     if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
         raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
-    reporter = reporter or Reporter()
+    check_backbone(recipe.backbone)
+    if recipe.weights not in ("auto", "none"):
+        # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
+        recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
     catalogue = _load_catalogue(source, reporter)
-    out.mkdir(parents=True, exist_ok=True)
+    findings = _audit(catalogue, reporter)
+    split = split_photos(findings, recipe.split)
+    model, facts = _load_model(recipe, split, reporter)
+    plan = create_plan(recipe, split, model, facts, str(catalogue.root))
+    reporter.log_to(out / "train.log")
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about = {"photos": str(where.resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
     files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    return _go_on(out, recipe, catalogue, None, reporter)
+    save_findings(findings, out / "findings.csv")
+    save_split(split, out / "split.csv")
+    save_plan(plan, out / "plan.toml")
+    return _carry_out(plan, findings, split, model, out, reporter)
 
 
 def resume(folder: str | Path, source: str | Path | None = None, reporter: Reporter | None = None) -> Run:
@@ -81,20 +93,33 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
     the photos are no longer those it was planned for.
     """
     folder, reporter = Path(folder), reporter or Reporter()
-    if not (folder / "recipe.toml").exists() or not (folder / "environment.json").exists():
+    missing = [n for n in ("recipe.toml", "environment.json", "plan.toml") if not (folder / n).exists()]
+    if missing:
         raise CommandError(
-            f"{folder} holds no run: expected recipe.toml and environment.json there.\n"
+            f"{folder} holds no run to go on with: {', '.join(missing)} is not there.\n"
             "Start one: wildtune train PHOTOS --out DIR"
         )
-    recipe = load_recipe(str(folder / "recipe.toml"))
+    recipe, plan = load_recipe(str(folder / "recipe.toml")), load_plan(folder / "plan.toml")
     about = json.loads((folder / "environment.json").read_text("utf-8"))
     now = runtime.environment()["packages"]
     changed = [f"{name} {old} -> {now.get(name)}" for name, old in about["packages"].items() if now.get(name) != old]
     if changed:
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
-    planned = load_plan(folder / "plan.toml") if (folder / "plan.toml").exists() else None
+    if plan.device not in ("cpu", runtime.detect_device()):
+        raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
     catalogue = _load_catalogue(source or about["photos"], reporter)
-    return _go_on(folder, recipe, catalogue, planned, reporter)
+    findings = _audit(catalogue, reporter)
+    split = split_photos(findings, recipe.split)
+    if plan.data_key != data_key(split):
+        raise CommandError(
+            "The photos or their labels have changed since the run was planned, so it cannot go on as the same run.\n"
+            f"Bring them back as they were, or train anew into another folder. Photos: {catalogue.root}"
+        )
+    model, facts = _load_model(recipe, split, reporter)
+    if plan.weights.sha256 != facts.sha256:
+        raise CommandError(f"The weights {facts.name} are not those the run was planned with. Bring them back.")
+    reporter.log_to(folder / "train.log")
+    return _carry_out(plan, findings, split, model, folder, reporter)
 
 
 def predict(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Predictions:
@@ -134,9 +159,9 @@ def evaluate(run: str | Path, source: str | Path, reporter: Reporter | None = No
     return score_predictions(predictions, "given")
 
 
-def saved_evaluation(run: Path) -> Evaluation:
+def saved_evaluation(run: str | Path) -> Evaluation:
     """Return the headline scores of a finished run. Raises CommandError when it has none yet."""
-    path = run / "evaluation.json"
+    path = Path(run) / "evaluation.json"
     if not path.exists():
         raise CommandError(
             f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
@@ -150,13 +175,16 @@ def check(source: str | Path, reporter: Reporter | None = None) -> Findings:
     return _audit(_load_catalogue(source, reporter), reporter)
 
 
-def demo(out: Path, reporter: Reporter | None = None) -> Run:
+def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
     """Generate photos in `out`/photos and do the whole job on them, with the embedded weights, in `out`/run."""
     from wildtune.demo.animals import SPECIES, write_demo_photos
     from wildtune.demo.weights import DEMO_BACKBONE, demo_weights_path
 
-    if out.exists() and any(out.iterdir()):
-        raise CommandError(f"{out} exists already. Choose another --out, or delete it.")
+    out = Path(out)
+    if (out / "run" / "plan.toml").exists():
+        raise CommandError(
+            f"{out} holds a demo already. Choose another --out, or go on with it: wildtune train --resume {out / 'run'}"
+        )
     reporter = reporter or Reporter()
     reporter.say(
         f"This demo draws its own photos of {len(SPECIES)} invented species, with a few faults planted in them, and "
@@ -168,32 +196,23 @@ def demo(out: Path, reporter: Reporter | None = None) -> Run:
     return train(out / "photos", recipe, out / "run", reporter)
 
 
-def _go_on(folder: Path, recipe: Recipe, catalogue: Catalogue, planned: Plan | None, reporter: Reporter) -> Run:
-    """Do all that is left to do of a run: from its photos to its report."""
-    reporter.log_to(folder / "train.log")
-    findings = _audit(catalogue, reporter)
-    save_findings(findings, folder / "findings.csv")
-    split = split_photos(findings, recipe.split)
-    save_split(split, folder / "split.csv")
-    if planned and planned.data_key != data_key(split):
-        raise CommandError(
-            "The photos or their labels have changed since the run was planned, so it cannot go on as the same run.\n"
-            f"Bring them back as they were, or train anew into another folder. Photos: {catalogue.root}"
-        )
+def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Module, WeightsFacts]:
+    """Create the classifier on its pretrained weights with a fresh head, the same each time for one recipe."""
     reporter.say("loading the backbone")
     size = None if recipe.input.size == "auto" else recipe.input.size
     model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size, recipe.seed)
-    if planned and planned.weights.sha256 != facts.sha256:
-        raise CommandError(f"The weights file {facts.name} is not the one the run was planned with. Bring that back.")
     reset_head(model, runtime.seed_from(recipe.seed, "head"))
-    plan = planned or create_plan(recipe, split, model, facts, str(catalogue.root))
-    save_plan(plan, folder / "plan.toml")
+    return model, facts
+
+
+def _carry_out(plan: Plan, findings: Findings, split: Split, model: nn.Module, folder: Path, reporter: Reporter) -> Run:
+    """Do all that is left to do of a planned run: from its decoded photos to its report."""
     reporter.say(describe_plan(plan))
     runtime.set_threads(plan.threads)
+    catalogue = findings.catalogue
     sides = _load_sides(split, catalogue, plan, reporter)
-    versions = runtime.environment()["packages"]
     initial = plain_state(model)
-    train_stages(model, plan, sides, folder, versions, reporter)
+    train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan))
     save_bundle(bundle, folder / "bundle")
     evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)

@@ -150,6 +150,14 @@ class Stage(_Table):
     policy: Policy = Policy()
     augment: Augment = Augment()
 
+    @pydantic.model_validator(mode="after")
+    def _warm_up_ends(self) -> Stage:
+        if self.policy.warmup >= self.epochs:
+            raise ValueError(
+                f"policy.warmup must be shorter than the stage's {self.epochs} epochs. Got {self.policy.warmup:g}"
+            )
+        return self
+
 
 class Recipe(_Table):
     """Everything a user can ask for. `Plan` is what becomes of it on given photos and a given machine."""

@@ -24,8 +24,8 @@ class ClassScore(_Frozen):
     """How one class fares.
 
     photos     photos labelled with it
-    recall     share of them that were recognised, 0-1; NaN without photos
-    precision  share right among the photos taken for it, 0-1; NaN where none was
+    recall     share of them that were recognised, 0-1; None without photos
+    precision  share right among the photos taken for it, 0-1; None where none was
     f1         harmonic mean of both, 0-1
     taken_for  the class it is most often mistaken for ("" if never), and how many times
     """
@@ -75,7 +75,7 @@ class Comparison(_Frozen):
 class Evaluation(_Frozen):
     """One model on one set of labelled photos.
 
-    side                 "val" or "test"
+    side                 "val", "test", or "given" for photos of another source
     photos               number of photos with a label and a prediction
     without_prediction   number of photos that could not be read
     accuracy             share right, 0-1, with a 95 % Wilson interval (low, high)

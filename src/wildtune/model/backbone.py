@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import warnings
 from dataclasses import dataclass
 
@@ -61,15 +62,28 @@ def create_classifier(name: str, num_classes: int, size: int | None = None, pret
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm warns of renamed models; the name is kept as the user gave it
         try:
-            model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, img_size=size)
-        except TypeError:  # convolutional networks take photos of any size and know no img_size
-            model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
+            model = _create_model(name, num_classes, size, pretrained)
+        except (RuntimeError, ValueError) as error:
+            raise RecipeError(
+                f"timm cannot make backbone '{name}': {error}\nCheck the part after the dot or before the colon."
+            ) from error
     if not isinstance(head_of(model), nn.Linear):
         raise RecipeError(
             f"backbone '{name}' has a head of type {type(head_of(model)).__name__}; wildtune trains linear heads. "
             "Choose another backbone."
         )
     return model.eval()
+
+
+def _create_model(name: str, num_classes: int, size: int | None, pretrained: bool) -> nn.Module:
+    """Create timm's model, telling it the size of its input where it is built for one."""
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, img_size=size)
+        model.built_for_size = size  # type: ignore[assignment]
+    except TypeError:  # most convolutional networks take photos of any size and know no img_size
+        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
+        model.built_for_size = None  # type: ignore[assignment]
+    return model
 
 
 def head_of(model: nn.Module) -> nn.Linear:
@@ -81,6 +95,17 @@ def head_prefix(model: nn.Module) -> str:
     """Return the name of the head within the model's state dict, with a dot at the end."""
     head = head_of(model)
     return next(f"{name}." for name, module in model.named_modules() if module is head)
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Return a SHA-256 over the names and bytes of a classifier's weights without its head."""
+    digest = hashlib.sha256()
+    prefix = head_prefix(model)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(prefix):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def reset_head(model: nn.Module, seed: int) -> None:

@@ -65,7 +65,10 @@ def load_bundle(folder: Path) -> Bundle:
             f"There is no bundle in {folder}: expected bundle.json, config.json and model.safetensors.\n"
             "Give a run folder whose training has ended, or its bundle folder."
         )
-    about = json.loads(about_file.read_text("utf-8"))
+    try:
+        about = json.loads(about_file.read_text("utf-8"))
+    except ValueError as error:
+        raise CommandError(f"{about_file} is damaged: {error}\nBring back the file the run made.") from error
     if about.get("format") != FORMAT:
         raise CommandError(
             f"{about_file} has format {about.get('format')}; this version of wildtune reads {FORMAT}.\n"
@@ -105,7 +108,7 @@ def _timm_config(bundle: Bundle) -> dict[str, Any]:
             "label_names": bundle.class_names,
         },
     }
-    if hasattr(bundle.model, "patch_embed"):  # built for one size, which timm must be told again
+    if bundle.model.built_for_size:  # which timm must be told again
         config["model_args"] = {"img_size": pre.size}
     return config
 

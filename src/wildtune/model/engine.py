@@ -61,6 +61,8 @@ def create_engine(module: nn.Module, size: int, kind: str, threads: int, device:
     `kind` is "openvino" or "torch". Where OpenVINO cannot take the network over, or gives other numbers than
     torch, torch runs it and a line in the log says so.
     """
+    # Some attention layers keep tables computed from their weights until they are next put in training mode.
+    module.train()
     module.eval()
     if device == "cuda":
         return Engine(lambda x: _run_torch(module, x.to(device)).cpu(), CUDA_BATCH, "torch")
@@ -69,7 +71,7 @@ def create_engine(module: nn.Module, size: int, kind: str, threads: int, device:
             run = _compile_openvino(module, size, threads)
             _check_parity(run, module, size)
             return Engine(run, CPU_BATCH, "openvino")
-        except (RuntimeError, ImportError, ValueError, TypeError) as error:
+        except Exception as error:  # its failures have many types, and torch can do what it cannot
             log.warning("OpenVINO cannot run this backbone (%s): torch runs it, more slowly.", _first_line(error))
     return Engine(lambda x: _run_torch(module, x), CPU_BATCH, "torch")
 

@@ -77,6 +77,8 @@ def decode_stored(data: bytes, pre: Preprocess) -> np.ndarray:
     if pre.antialias:
         return shrink_photo(decode_photo(data, pre.stored_side), pre.stored_side)
     pixels = load_pixels(decode_photo(data))
+    if pre.fit == "crop":
+        pixels = _limit_shape(pixels)
     canvas = resize_pixels(pixels, *_fitted_shape(pixels, pre), pre)
     return canvas.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
@@ -103,6 +105,8 @@ def fit_photo(pixels: Tensor, pre: Preprocess) -> Tensor:
     squash: (3, resize, resize); crop: shorter side `resize`; pad: (3, resize, resize) with the photo in the
     middle on the mean colour. Contrast, brightness and clipping of the recipe's `[input]` are applied here.
     """
+    if pre.fit == "crop":
+        pixels = _limit_shape(pixels)
     new_height, new_width = _fitted_shape(pixels, pre)
     canvas = resize_pixels(pixels, new_height, new_width, pre)
     if pre.fit == "pad":
@@ -111,6 +115,14 @@ def fit_photo(pixels: Tensor, pre: Preprocess) -> Tensor:
         framed[:, top : top + new_height, left : left + new_width] = canvas
         canvas = framed
     return adjust_pixels(canvas, pre)
+
+
+def _limit_shape(pixels: Tensor, ratio: int = 8) -> Tensor:
+    """Cut the ends off a photo more than `ratio` times as long as wide, which a crop would never show."""
+    longest = ratio * min(pixels.shape[-2:])
+    height, width = (min(side, longest) for side in pixels.shape[-2:])
+    top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
+    return pixels[:, top : top + height, left : left + width]
 
 
 def _fitted_shape(pixels: Tensor, pre: Preprocess) -> tuple[int, int]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.errors import WeightsError
-from wildtune.model.backbone import create_classifier, head_prefix
+from wildtune.model.backbone import create_classifier, head_prefix, state_sha256
 from wildtune.model.keras_layout import convert_keras_efficientnet, is_keras_file
 
 
 @dataclass(frozen=True)
 class WeightsFacts:
-    """Where weights came from: `source` "file", "timm" or "none"; `sha256` of the file; notes in plain words."""
+    """Where weights came from: `source` "file", "timm" or "none"; `sha256` of the file's bytes, or of the tensors where
+    timm downloaded them; notes in plain words."""
 
     source: str
     name: str
@@ -35,7 +36,8 @@ def create_pretrained(
     """Create a classifier on pretrained weights; the head's weights are left as timm makes them.
 
     `weights` is "auto" (timm's download), "none" (random, drawn from `seed`) or a file: safetensors, a PyTorch
-    file of plain tensors, or Keras' EfficientNet in HDF5. Raises WeightsError with the next move where they can't be had.
+    file of plain tensors, or Keras' EfficientNet in HDF5. Raises WeightsError with the next move where they can't
+    be had.
     """
     torch.manual_seed(seed)  # whatever the weights do not bring is drawn anew, and the same on resuming
     if weights == "auto":
@@ -43,17 +45,23 @@ def create_pretrained(
     model = create_classifier(backbone, num_classes, size)
     if weights == "none":
         return model, WeightsFacts("none", "random", "", ("the backbone starts from random weights",))
-    path = Path(weights).expanduser()
+    path = require_file(weights)
     notes = load_backbone_weights(model, read_state(path, backbone), path, backbone)
     return model, WeightsFacts("file", path.name, files.sha256_file(path), tuple(notes))
 
 
-def read_state(path: Path, backbone: str) -> dict[str, Tensor]:
-    """Read a file of weights as float tensors by name. Raises WeightsError when it cannot be used."""
+def require_file(weights: str) -> Path:
+    """Return the path of a weights file; raises WeightsError when there is no such file."""
+    path = Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file {path}.\nGive the path of a .safetensors, .pth or Keras .h5 file to --weights."
         )
+    return path
+
+
+def read_state(path: Path, backbone: str) -> dict[str, Tensor]:
+    """Read a file of weights as float tensors by name. Raises WeightsError when it cannot be used."""
     if is_keras_file(path):
         return convert_keras_efficientnet(path, backbone)
     try:
@@ -86,9 +94,27 @@ def load_backbone_weights(model: nn.Module, state: dict[str, Tensor], path: Path
     notes = []
     if head is not None:
         notes.append(f"its head for {head.shape[0]} other classes was dropped")
+    notes += _warn_of_twin(path, backbone)
     if extra:
         notes.append(f"{len(extra)} tensors that this backbone has no use for were passed over, such as {extra[0]}")
     return notes
+
+
+def _warn_of_twin(path: Path, backbone: str) -> list[str]:
+    """Say so where a file may belong to the twin of a backbone, whose tensors have the same names and shapes.
+
+    timm's `tf_` models pad and normalise as TensorFlow does; the same weights in the other twin give other features.
+    """
+    twin = backbone.removeprefix("tf_") if backbone.startswith("tf_") else f"tf_{backbone}"
+    name = path.name.lower()
+    named_as_plain = backbone.startswith("tf_") and twin in name and backbone not in name
+    named_as_twin = not backbone.startswith("tf_") and twin in name
+    if timm.is_model(twin.split(".")[0]) and (named_as_plain or named_as_twin):
+        return [
+            f"WARNING: {path.name} reads like weights of '{twin}', which fit '{backbone}' in shape but give other "
+            f"features there; if they are, say --backbone {twin}"
+        ]
+    return []
 
 
 def _mismatch_message(
@@ -109,7 +135,8 @@ def _mismatch_message(
             f"found {tuple(state[name].shape)}."
         )
     found = ", ".join(list(state)[:3])
-    lines.append(f"The file holds {len(state)} tensors: {found}, ... Give --backbone the name they were made for.")
+    lines.append(f"The file holds {len(state)} tensors: {found}, ... Give --backbone the name they were made for,")
+    lines.append("and for a model built for one size (vision transformers) leave input.size at that size or at auto.")
     return "\n".join(lines)
 
 
@@ -152,14 +179,4 @@ def _download(backbone: str, num_classes: int, size: int | None) -> tuple[nn.Mod
             "--weights PATH/model.safetensors\n(or put the downloaded hub cache in the folder that HF_HOME names)."
         ) from error
     name = f"{backbone}.{config['tag']}" if config.get("tag") else backbone
-    return model, WeightsFacts("timm", name, _state_sha256(model))
-
-
-def _state_sha256(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    prefix = head_prefix(model)
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(prefix):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return model, WeightsFacts("timm", name, state_sha256(model))

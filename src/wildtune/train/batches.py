@@ -86,6 +86,7 @@ class FeatureData:
         self._plan, self._planned, self._stage = plan, planned, planned.stage
         self._train, self._cache, self._reporter = sides["train"], cache, reporter
         self._head = head_of(model)
+        model.to(plan.device)
         self._device = torch.device(plan.device)
         val = sides["val"]
         self.val_targets = val.targets

@@ -1,7 +1,7 @@
 """Checkpoints: all that resuming needs, in one file that is replaced whole. Not for deployment: that is the bundle.
 
-checkpoints/last.safetensors     where training is: trained weights, optimiser, progress in its header
-checkpoints/STAGE.safetensors    the trained weights a stage keeps
+checkpoints/last.safetensors          where training is: trained weights, optimiser, progress in its header
+checkpoints/stages/STAGE.safetensors  the trained weights a stage keeps
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def save_kept(model: nn.Module, run: Path, stage: str) -> None:
     """Save the weights that a stage keeps for now."""
-    files.write_bytes(run / "checkpoints" / f"{stage}.safetensors", save(trained_weights(model)))
+    files.write_bytes(_kept_file(run, stage), save(trained_weights(model)))
 
 
 def load_kept(model: nn.Module, run: Path, stage: str) -> None:
     """Put the weights that a stage kept into the model."""
-    _copy_weights(model, load_file(run / "checkpoints" / f"{stage}.safetensors"))
+    _copy_weights(model, load_file(_kept_file(run, stage)))
 
 
 def save_checkpoint(
@@ -108,8 +108,12 @@ def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         kind, _, place = name.partition("/")
         if kind == "optimizer":
             index, _, key = place.partition("/")
-            state["state"].setdefault(int(index), {})[key] = tensor
+            state["state"].setdefault(int(index), {})[key] = tensor.clone()  # not a view of the file
     optimizer.load_state_dict(state)
+
+
+def _kept_file(run: Path, stage: str) -> Path:
+    return run / "checkpoints" / "stages" / f"{stage}.safetensors"
 
 
 def _copy_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -15,23 +15,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from wildtune import files
-from wildtune.model.backbone import FeatureExtractor, head_prefix
+from wildtune.model.backbone import FeatureExtractor, state_sha256
 from wildtune.model.engine import Engine, create_engine
 from wildtune.photos.catalogue import Photo
 from wildtune.train.plan import Plan
 
+# Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
+_VERSION = 1
+
 View = Callable[[int], Tensor]
-
-
-def state_sha256(model: nn.Module) -> str:
-    """Return a SHA-256 over the names and bytes of a classifier's weights without its head."""
-    digest = hashlib.sha256()
-    prefix = head_prefix(model)
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(prefix):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class FeatureCache:
@@ -42,6 +34,7 @@ class FeatureCache:
         self._model = model
         self._plan = plan
         self._key = {
+            "version": _VERSION,
             "backbone": plan.backbone,
             "weights": state_sha256(model),
             "preprocess": plan.preprocess.model_dump(mode="json"),

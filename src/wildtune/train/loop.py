@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from wildtune.errors import WildtuneError
+from wildtune.errors import TrainingError
 from wildtune.model.backbone import head_of
 from wildtune.model.freeze import set_trainable
 from wildtune.progress import Reporter, format_seconds
@@ -29,10 +29,6 @@ from wildtune.train.schedule import lr_factor
 
 # A crash loses at most this much work.
 CHECKPOINT_EVERY_S = 60.0
-
-
-class TrainingError(WildtuneError):
-    """Training that cannot go on: its loss is no longer a number."""
 
 
 def train_stages(
@@ -54,6 +50,7 @@ def train_stages(
             train_stage(model, planned, plan.seed, data, progress, run, reporter)
             model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         checkpoint.load_kept(model, run, name)
+    publish(progress.records, run)  # a crash may have come between the last checkpoint and this
     model.eval()
     return progress.records
 
@@ -77,6 +74,7 @@ def train_stage(
         train_epoch(model, optimizer, planned, seed, data, progress, run, reporter)
         started = time.monotonic()
         val_loss, val_accuracy = score(data)
+        _require_finite(val_loss, "validation loss", stage, progress)
         progress.seconds += time.monotonic() - started
         record = _record_epoch(stage, planned, progress, val_loss, val_accuracy)
         progress.records.append(record)
@@ -129,8 +127,12 @@ def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     With `layer_decay` below 1 each block's rate is that factor of the next one's, counted from the head
     (Howard and Ruder 2018; the blocks are timm's). Each group keeps its share of the rate as `lr_scale`.
     """
+    undecayed = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
     groups = timm.optim.param_groups_layer_decay(
-        model, weight_decay=stage.weight_decay, layer_decay=stage.layer_decay if stage.train == "all" else 1.0
+        model,
+        weight_decay=stage.weight_decay,
+        no_weight_decay_list=tuple(undecayed),
+        layer_decay=stage.layer_decay if stage.train == "all" else 1.0,
     )
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=stage.lr, momentum=0.9)
@@ -178,16 +180,20 @@ def _factor(stage: Stage, planned: PlannedStage, progress: Progress, step: int) 
 
 
 def _count_step(progress: Progress, logits: Tensor, targets: Tensor, loss: float, stage: Stage) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss of stage '{stage.name}' became {loss} at step {progress.step + 1} of epoch "
-            f"{progress.epoch + 1}.\nLower its learning rate (now {stage.lr:g}), or see whether the recipe's [input] "
-            "makes pixels far outside 0-255 (input.clip=true limits them)."
-        )
+    _require_finite(loss, "loss", stage, progress)
     progress.loss_sum += loss * len(targets)
     progress.right += int((logits.detach().argmax(dim=1) == targets).sum())
     progress.seen += len(targets)
     progress.step += 1
+
+
+def _require_finite(loss: float, what: str, stage: Stage, progress: Progress) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The {what} of stage '{stage.name}' became {loss} at step {progress.step + 1} of epoch "
+            f"{progress.epoch + 1}.\nLower its learning rate (now {stage.lr:g}), or see whether the recipe's [input] "
+            "makes pixels far outside 0-255 (input.clip=true limits them)."
+        )
 
 
 def _record_epoch(

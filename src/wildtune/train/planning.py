@@ -49,7 +49,7 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
         precision="bfloat16" if bfloat16 else "float32",
         threads=runtime.compute_threads(),
         engine=choose_engine(model, device),
-        stages=tuple(_plan_stage(stage, model, len(sides["train"]), device) for stage in recipe.stages),
+        stages=tuple(_plan_stage(stage, model, len(sides["train"])) for stage in recipe.stages),
         notices=tuple(split.notices),
     )
 
@@ -75,7 +75,7 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _plan_stage(stage: Stage, model: nn.Module, photos: int, device: str) -> PlannedStage:
+def _plan_stage(stage: Stage, model: nn.Module, photos: int) -> PlannedStage:
     set_trainable(model, head_of(model), stage.train)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -88,5 +88,5 @@ def _plan_stage(stage: Stage, model: nn.Module, photos: int, device: str) -> Pla
         frozen_weights=total - trained,
         steps_per_epoch=math.ceil(photos / stage.batch_size),
         views=views,
-        compile=not head and pays and (device == "cuda" or runtime.can_compile()),
+        compile=not head and pays and runtime.can_compile(),
     )

@@ -21,7 +21,7 @@ def lr_factor(
     warmup = round(policy.warmup * steps_per_epoch)
     if done < warmup:
         return (done + 1) / (warmup + 1)
-    progress = (done - warmup) / max(1, epochs * steps_per_epoch - warmup)
+    progress = (done - warmup) / max(1, epochs * steps_per_epoch - warmup - 1)
     # Whole epochs since the warm-up ended.
     age = (done - warmup) // steps_per_epoch
     if policy.name == "exp_decay":
