@@ -105,8 +105,13 @@ def _compile_openvino(module: nn.Module, size: int, threads: int) -> Callable[[T
 
 
 def _check_parity(run: Callable[[Tensor], Tensor], module: nn.Module, size: int) -> None:
-    """Raise ValueError unless the compiled network gives torch's numbers on random images."""
-    images = torch.randn(CPU_BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    """Raise ValueError unless the compiled network gives torch's numbers on random smooth images.
+
+    Smooth ones, because white noise drives some networks so far from what photos do that torch's own float32
+    rounding is then larger than the tolerance.
+    """
+    coarse = torch.randn(CPU_BATCH, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     expected, found = _run_torch(module, images), run(images)
     gap = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not gap <= TOLERANCE:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import timm.optim
@@ -66,24 +68,25 @@ def train_stage(
 ) -> None:
     """Train one stage to its end, from where `progress` stands, and leave a checkpoint at the border behind it."""
     stage = planned.stage
-    optimizer = create_optimizer(model, stage)
-    checkpoint.restore_training(run, model, optimizer)
+    optimizer, average = create_optimizer(model, stage), WeightAverage(model, stage.average)
+    checkpoint.restore_training(run, model, optimizer, average.weights)
     for epoch in range(progress.epoch, stage.epochs):
         if epoch > progress.epoch:
             progress.begin_epoch(progress.stage, epoch)
-        train_epoch(model, optimizer, planned, seed, data, progress, run, reporter)
+        train_epoch(model, optimizer, average, planned, seed, data, progress, run, reporter)
         started = time.monotonic()
-        val_loss, val_accuracy = score(data)
-        _require_finite(val_loss, "validation loss", stage, progress)
-        progress.seconds += time.monotonic() - started
-        record = _record_epoch(stage, planned, progress, val_loss, val_accuracy)
-        progress.records.append(record)
-        if record.kept:
-            checkpoint.save_kept(model, run, stage.name)
+        with average.applied():
+            val_loss, val_accuracy = score(data)
+            _require_finite(val_loss, "validation loss", stage, progress)
+            progress.seconds += time.monotonic() - started
+            record = _record_epoch(stage, planned, progress, val_loss, val_accuracy)
+            progress.records.append(record)
+            if record.kept:
+                checkpoint.save_kept(model, run, stage.name)
         last = epoch + 1 == stage.epochs
         number = progress.stage
         progress.begin_epoch(number + 1 if last else number, 0 if last else epoch + 1)
-        checkpoint.save_checkpoint(run, progress, *(() if last else (model, optimizer)))
+        checkpoint.save_checkpoint(run, progress, *(() if last else (model, optimizer, average.weights)))
         publish(progress.records, run)
         reporter.say(_describe(record, stage))
 
@@ -91,6 +94,7 @@ def train_stage(
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
     planned: PlannedStage,
     seed: int,
     data: StageData,
@@ -112,13 +116,49 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            average.update(progress.epoch * steps + progress.step)
             _count_step(progress, logits, targets, float(loss.detach()), stage)
             tell(progress.step, steps)
             now = time.monotonic()
             progress.seconds = before + now - started
             if now - saved > CHECKPOINT_EVERY_S and progress.step < steps:
-                checkpoint.save_checkpoint(run, progress, model, optimizer)
+                checkpoint.save_checkpoint(run, progress, model, optimizer, average.weights)
                 saved = now
+
+
+class WeightAverage:
+    """A running average of the weights that can change (Polyak and Juditsky 1992), which evens out late steps.
+
+    weights   the averaged weights by name, empty where the decay is 0
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Start from the model's weights as they are."""
+        self._trained = {k: p for k, p in model.named_parameters() if p.requires_grad} if decay else {}
+        self._decay = decay
+        self.weights = {k: p.detach().clone() for k, p in self._trained.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the weights after step `step` (from 0); early steps count more."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, weight in self.weights.items():
+            weight.lerp_(self._trained[name], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block the model has the averaged weights; afterwards its own again, bit by bit."""
+        own = {k: p.detach().clone() for k, p in self._trained.items()}
+        self._copy(self.weights)
+        try:
+            yield
+        finally:
+            self._copy(own)
+
+    @torch.no_grad()
+    def _copy(self, weights: dict[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            self._trained[name].copy_(weight)
 
 
 def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
