@@ -76,7 +76,9 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {}
     if model is not None and optimizer is not None:
         tensors = {f"weights/{k}": v for k, v in trained_weights(model).items()}
-        tensors |= {f"average/{k}": v for k, v in (average or {}).items()}
+        tensors |= {
+            f"average/{k}": v.cpu().clone(memory_format=torch.contiguous_format) for k, v in (average or {}).items()
+        }
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 if value is not None:
