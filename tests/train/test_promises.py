@@ -115,7 +115,7 @@ def test_resumed_equals_uninterrupted(
     recipe = same_start(tmp_path)
     job.train(photos, recipe, tmp_path / "whole")
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)  # a checkpoint after every step, also within epochs
-    done, real = 0, loop._count_step
+    done, real = 0, loop.StageTrainer.train_step
 
     def count_and_die(*args: Any) -> None:
         nonlocal done
@@ -124,10 +124,10 @@ def test_resumed_equals_uninterrupted(
             raise Killed
         real(*args)
 
-    monkeypatch.setattr(loop, "_count_step", count_and_die)
+    monkeypatch.setattr(loop.StageTrainer, "train_step", count_and_die)
     with pytest.raises(Killed):
         job.train(photos, recipe, tmp_path / "broken")
-    monkeypatch.setattr(loop, "_count_step", real)
+    monkeypatch.setattr(loop.StageTrainer, "train_step", real)
     assert not (tmp_path / "broken" / "bundle").exists()
     job.resume(tmp_path / "broken")
     assert weights_of(tmp_path / "broken") == weights_of(tmp_path / "whole")

@@ -45,6 +45,13 @@ class Progress:
         self.stage, self.epoch, self.step = stage, epoch, 0
         self.loss_sum, self.right, self.seen, self.seconds = 0.0, 0, 0, 0.0
 
+    def count_step(self, loss: float, right: int, seen: int) -> None:
+        """Count one step: its mean loss in nats, how many photos it got right, and how many it saw."""
+        self.loss_sum += loss * seen
+        self.right += right
+        self.seen += seen
+        self.step += 1
+
     def stage_records(self, name: str) -> list[EpochRecord]:
         """Return the records of one stage."""
         return [record for record in self.records if record.stage == name]

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import timm.optim
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -26,6 +24,7 @@ from wildtune.train import checkpoint
 from wildtune.train.batches import Side, StageData, create_stage_data
 from wildtune.train.checkpoint import Progress
 from wildtune.train.history import EpochRecord, save_history
+from wildtune.train.optimizer import WeightAverage, create_optimizer
 from wildtune.train.plan import Plan, PlannedStage
 from wildtune.train.schedule import lr_factor
 
@@ -49,7 +48,7 @@ def train_stages(
                 progress.begin_epoch(number, 0)
             reporter.say(_announce(planned, progress))
             data = create_stage_data(model, plan, planned, sides, versions, reporter)
-            train_stage(model, planned, plan.seed, data, progress, run, reporter)
+            StageTrainer(model, planned, plan.seed, data, progress, run, reporter).train()
             model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         checkpoint.load_kept(model, run, name)
     publish(progress.records, run)  # a crash may have come between the last checkpoint and this
@@ -57,127 +56,119 @@ def train_stages(
     return progress.records
 
 
-def train_stage(
-    model: nn.Module,
-    planned: PlannedStage,
-    seed: int,
-    data: StageData,
-    progress: Progress,
-    run: Path,
-    reporter: Reporter,
-) -> None:
-    """Train one stage to its end, from where `progress` stands, and leave a checkpoint at the border behind it."""
-    stage = planned.stage
-    optimizer, average = create_optimizer(model, stage), WeightAverage(model, stage.average)
-    checkpoint.restore_training(run, model, optimizer, average.weights)
-    for epoch in range(progress.epoch, stage.epochs):
-        if epoch > progress.epoch:
-            progress.begin_epoch(progress.stage, epoch)
-        train_epoch(model, optimizer, average, planned, seed, data, progress, run, reporter)
-        started = time.monotonic()
-        with average.applied():
-            val_loss, val_accuracy = score(data)
-            _require_finite(val_loss, "validation loss", stage, progress)
-            progress.seconds += time.monotonic() - started
-            record = _record_epoch(stage, planned, progress, val_loss, val_accuracy)
+@dataclass
+class StageTrainer:
+    """One stage being trained: its plan, its photos, and the state that a checkpoint saves."""
+
+    model: nn.Module
+    planned: PlannedStage
+    seed: int
+    data: StageData
+    progress: Progress
+    run: Path
+    reporter: Reporter
+
+    def __post_init__(self) -> None:
+        """Create the optimiser and the average, and put the checkpoint's state into both and the model."""
+        self.stage = self.planned.stage
+        self.optimizer = create_optimizer(self.model, self.stage)
+        self.average = WeightAverage(self.model, self.stage.average)
+        checkpoint.restore_training(self.run, self.model, self.optimizer, self.average.weights)
+
+    def train(self) -> None:
+        """Train from where `progress` stands to the stage's end, and leave a checkpoint at the border behind it."""
+        progress, stage = self.progress, self.stage
+        for epoch in range(progress.epoch, stage.epochs):
+            if epoch > progress.epoch:
+                progress.begin_epoch(progress.stage, epoch)
+            self.train_epoch()
+            record = self.validate()
             progress.records.append(record)
-            if record.kept:
-                checkpoint.save_kept(model, run, stage.name)
-        last = epoch + 1 == stage.epochs
-        number = progress.stage
-        progress.begin_epoch(number + 1 if last else number, 0 if last else epoch + 1)
-        checkpoint.save_checkpoint(run, progress, *(() if last else (model, optimizer, average.weights)))
-        publish(progress.records, run)
-        reporter.say(_describe(record, stage))
+            if epoch + 1 < stage.epochs:
+                progress.begin_epoch(progress.stage, epoch + 1)
+                self.save()
+            else:
+                progress.begin_epoch(progress.stage + 1, 0)
+                checkpoint.save_checkpoint(self.run, progress)
+            publish(progress.records, self.run)
+            self.reporter.say(_describe(record, stage))
 
+    def train_epoch(self) -> None:
+        """Train from `progress.step` to the end of its epoch, saving a checkpoint every minute."""
+        progress, stage, steps = self.progress, self.stage, self.planned.steps_per_epoch
+        self.model.train()  # dropout and stochastic depth, where the backbone has them; BatchNorm refuses
+        started = saved = time.monotonic()
+        before = progress.seconds
+        with self.reporter.bar(f"{stage.name}: epoch {progress.epoch + 1} of {stage.epochs}", "steps") as tell:
+            for inputs, targets in self.data.batches(progress.epoch, progress.step):
+                self.train_step(inputs, targets)
+                tell(progress.step, steps)
+                now = time.monotonic()
+                progress.seconds = before + now - started
+                if now - saved > CHECKPOINT_EVERY_S and progress.step < steps:
+                    self.save()
+                    saved = now
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage,
-    planned: PlannedStage,
-    seed: int,
-    data: StageData,
-    progress: Progress,
-    run: Path,
-    reporter: Reporter,
-) -> None:
-    """Train from `progress.step` to the end of its epoch, saving a checkpoint every minute."""
-    stage, steps = planned.stage, planned.steps_per_epoch
-    model.train()  # dropout and stochastic depth, where the backbone has them; BatchNorm refuses
-    started = saved = time.monotonic()
-    before = progress.seconds
-    with reporter.bar(f"{stage.name}: epoch {progress.epoch + 1} of {stage.epochs}", "steps") as tell:
-        for inputs, targets in data.batches(progress.epoch, progress.step):
-            _set_lr(optimizer, stage, planned, progress)
-            torch.manual_seed(seed_from(seed, stage.name, progress.epoch, progress.step))
-            logits = data.forward(inputs)
-            loss = cross_entropy(logits, targets, label_smoothing=stage.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            average.update(progress.epoch * steps + progress.step)
-            _count_step(progress, logits, targets, float(loss.detach()), stage)
-            tell(progress.step, steps)
-            now = time.monotonic()
-            progress.seconds = before + now - started
-            if now - saved > CHECKPOINT_EVERY_S and progress.step < steps:
-                checkpoint.save_checkpoint(run, progress, model, optimizer, average.weights)
-                saved = now
+    def train_step(self, inputs: Tensor, targets: Tensor) -> None:
+        """Take one step of the optimiser; whatever is random in it follows from the step's own seed."""
+        progress, stage = self.progress, self.stage
+        lr = stage.lr * self.lr_factor(progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        torch.manual_seed(seed_from(self.seed, stage.name, progress.epoch, progress.step))
+        logits = self.data.forward(inputs)
+        loss = cross_entropy(logits, targets, label_smoothing=stage.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.average.update(progress.epoch * self.planned.steps_per_epoch + progress.step)
+        value = float(loss.detach())
+        self.require_finite(value, "loss")
+        progress.count_step(value, int((logits.detach().argmax(dim=1) == targets).sum()), len(targets))
 
+    def validate(self) -> EpochRecord:
+        """Score the validation photos with the averaged weights; keep those weights where the recipe says so."""
+        progress, stage = self.progress, self.stage
+        started = time.monotonic()
+        with self.average.applied():
+            val_loss, val_accuracy = score(self.data)
+            self.require_finite(val_loss, "validation loss")
+            earlier = progress.stage_records(stage.name)
+            # More photos right is better; among equals, the lower loss.
+            better = all((val_accuracy, -val_loss) > (r.val_accuracy, -r.val_loss) for r in earlier)
+            kept = better or stage.keep == "last"
+            if kept:
+                checkpoint.save_kept(self.model, self.run, stage.name)
+        return EpochRecord(
+            stage=stage.name,
+            epoch=progress.epoch + 1,
+            lr=stage.lr * self.lr_factor(0),
+            loss=progress.loss_sum / progress.seen,
+            accuracy=progress.right / progress.seen,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=round(progress.seconds + time.monotonic() - started, 3),
+            kept=kept,
+        )
 
-class WeightAverage:
-    """A running average of the weights that can change (Polyak and Juditsky 1992), which evens out late steps.
+    def lr_factor(self, step: int) -> float:
+        """Return the policy's factor on the learning rate at a step of the present epoch."""
+        past = [record.val_loss for record in self.progress.stage_records(self.stage.name)]
+        policy, epochs = self.stage.policy, self.stage.epochs
+        return lr_factor(policy, self.progress.epoch, step, self.planned.steps_per_epoch, epochs, past)
 
-    weights   the averaged weights by name, empty where the decay is 0
-    """
+    def save(self) -> None:
+        """Save a checkpoint within the stage."""
+        checkpoint.save_checkpoint(self.run, self.progress, self.model, self.optimizer, self.average.weights)
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        """Start from the model's weights as they are."""
-        self._trained = {k: p for k, p in model.named_parameters() if p.requires_grad} if decay else {}
-        self._decay = decay
-        self.weights = {k: p.detach().clone() for k, p in self._trained.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the weights after step `step` (from 0); early steps count more."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        for name, weight in self.weights.items():
-            weight.lerp_(self._trained[name], 1 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within the block the model has the averaged weights; afterwards its own again, bit by bit."""
-        own = {k: p.detach().clone() for k, p in self._trained.items()}
-        self._copy(self.weights)
-        try:
-            yield
-        finally:
-            self._copy(own)
-
-    @torch.no_grad()
-    def _copy(self, weights: dict[str, Tensor]) -> None:
-        for name, weight in weights.items():
-            self._trained[name].copy_(weight)
-
-
-def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
-    """Create the stage's optimiser over the weights that can change; biases and scales get no weight decay.
-
-    With `layer_decay` below 1 each block's rate is that factor of the next one's, counted from the head
-    (Howard and Ruder 2018; the blocks are timm's). Each group keeps its share of the rate as `lr_scale`.
-    """
-    undecayed = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
-    groups = timm.optim.param_groups_layer_decay(
-        model,
-        weight_decay=stage.weight_decay,
-        no_weight_decay_list=tuple(undecayed),
-        layer_decay=stage.layer_decay if stage.train == "all" else 1.0,
-    )
-    if stage.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=stage.lr, momentum=0.9)
-    kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=stage.lr, eps=stage.epsilon)
+    def require_finite(self, loss: float, what: str) -> None:
+        """Raise TrainingError when a loss is no longer a number."""
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The {what} of stage '{self.stage.name}' became {loss} in epoch {self.progress.epoch + 1}.\n"
+                f"Lower its learning rate (now {self.stage.lr:g}), or see whether the recipe's [input] makes pixels "
+                "far outside 0-255 (input.clip=true limits them)."
+            )
 
 
 def score(data: StageData) -> tuple[float, float]:
@@ -206,53 +197,6 @@ def publish(records: list[EpochRecord], run: Path) -> None:
                 ("lr", record.lr),
             ):
                 writer.add_scalar(name, value, number)
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, stage: Stage, planned: PlannedStage, progress: Progress) -> None:
-    lr = stage.lr * _factor(stage, planned, progress, progress.step)
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
-
-
-def _factor(stage: Stage, planned: PlannedStage, progress: Progress, step: int) -> float:
-    past = [record.val_loss for record in progress.stage_records(stage.name)]
-    return lr_factor(stage.policy, progress.epoch, step, planned.steps_per_epoch, stage.epochs, past)
-
-
-def _count_step(progress: Progress, logits: Tensor, targets: Tensor, loss: float, stage: Stage) -> None:
-    _require_finite(loss, "loss", stage, progress)
-    progress.loss_sum += loss * len(targets)
-    progress.right += int((logits.detach().argmax(dim=1) == targets).sum())
-    progress.seen += len(targets)
-    progress.step += 1
-
-
-def _require_finite(loss: float, what: str, stage: Stage, progress: Progress) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The {what} of stage '{stage.name}' became {loss} at step {progress.step + 1} of epoch "
-            f"{progress.epoch + 1}.\nLower its learning rate (now {stage.lr:g}), or see whether the recipe's [input] "
-            "makes pixels far outside 0-255 (input.clip=true limits them)."
-        )
-
-
-def _record_epoch(
-    stage: Stage, planned: PlannedStage, progress: Progress, val_loss: float, val_accuracy: float
-) -> EpochRecord:
-    earlier = progress.stage_records(stage.name)
-    # More photos right is better; among equals, the lower loss.
-    better = all((val_accuracy, -val_loss) > (r.val_accuracy, -r.val_loss) for r in earlier)
-    return EpochRecord(
-        stage=stage.name,
-        epoch=progress.epoch + 1,
-        lr=stage.lr * _factor(stage, planned, progress, 0),
-        loss=progress.loss_sum / progress.seen,
-        accuracy=progress.right / progress.seen,
-        val_loss=val_loss,
-        val_accuracy=val_accuracy,
-        seconds=round(progress.seconds, 3),
-        kept=better or stage.keep == "last",
-    )
 
 
 def _announce(planned: PlannedStage, progress: Progress) -> str:
