@@ -49,6 +49,13 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def compute_alone() -> None:
+    """Make torch use one thread in the calling thread, which works beside others that compute."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def environment() -> dict[str, Any]:
     """Return what a run records of the machine: platform, processor count and package versions."""
     versions = {}

@@ -13,12 +13,19 @@ Result = TypeVar("Result")
 _AHEAD = 4  # items for each thread that may be done before their turn
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def map_in_threads(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    start_thread: Callable[[], object] | None = None,
+) -> Iterator[Result]:
     """Yield `function(item)` for each item in order; the first exception of one is raised in its turn.
+
+    `start_thread` is called once in each thread, before its first item.
 
     Only a few results wait at any time, so that large ones do not pile up and an interrupt ends it soon.
     """
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=start_thread) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:

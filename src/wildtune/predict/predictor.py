@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wildtune import runtime
 from wildtune.model.bundle import Bundle
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import DecodeError
+from wildtune.photos.threads import map_in_threads
 from wildtune.predict.predictions import Predictions
 
 Progress = Callable[[int, int], None]
@@ -40,7 +40,11 @@ class Predictor:
         logits = np.full((len(chosen), len(self.bundle.class_names)), np.nan, dtype=np.float32)
         errors = [""] * len(chosen)
         waiting: list[tuple[int, Tensor]] = []
-        for row, loaded in enumerate(self._load_inputs(catalogue, chosen)):
+
+        def load(photo: Photo) -> Tensor | str:
+            return load_input(catalogue, photo, self.bundle.preprocess)
+
+        for row, loaded in enumerate(map_in_threads(load, chosen, max(2, self._threads), runtime.compute_alone)):
             if isinstance(loaded, str):
                 errors[row] = loaded
             else:
@@ -62,18 +66,6 @@ class Predictor:
         if waiting:
             logits[[row for row, _ in waiting]] = self._engine(torch.stack([x for _, x in waiting])).numpy()
             waiting.clear()
-
-    def _load_inputs(self, catalogue: Catalogue, photos: Iterable[Photo]) -> Iterator[Tensor | str]:
-        """Yield each photo's (3, size, size) input, or the reason why there is none, decoded ahead in threads."""
-        ahead = 4 * self._engine.batch_size
-        with ThreadPoolExecutor(max(2, self._threads)) as pool:
-            queue: deque[Future[Tensor | str]] = deque()
-            for photo in photos:
-                queue.append(pool.submit(load_input, catalogue, photo, self.bundle.preprocess))
-                if len(queue) >= ahead:
-                    yield queue.popleft().result()
-            while queue:
-                yield queue.popleft().result()
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:

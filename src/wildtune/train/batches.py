@@ -6,20 +6,20 @@ logits. Which photos make up a batch and how they are augmented follows from (se
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wildtune import runtime
 from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import Preprocess, create_input
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.store import PhotoStore
+from wildtune.photos.threads import map_in_threads
 from wildtune.progress import Reporter
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
@@ -170,14 +170,8 @@ class PhotoData:
             ]
             return torch.stack(views), self._train.targets[torch.from_numpy(indices)]
 
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            ahead: deque[Future[Batch]] = deque(pool.submit(make, indices) for indices in order[:3])
-            for number in range(len(order)):
-                images, targets = ahead.popleft().result()
-                if number + 3 < len(order):
-                    ahead.append(pool.submit(make, order[number + 3]))
-                images = images.to(self._device, memory_format=torch.channels_last)
-                yield images, targets.to(self._device)
+        for images, targets in map_in_threads(make, order, 1, runtime.compute_alone):
+            yield images.to(self._device, memory_format=torch.channels_last), targets.to(self._device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits in float32, computed in the plan's precision."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from wildtune import files
+from wildtune import files, runtime
 from wildtune.model.backbone import FeatureExtractor, state_sha256
 from wildtune.model.engine import Engine, create_engine
 from wildtune.photos.catalogue import Photo
+from wildtune.photos.threads import map_in_threads
 from wildtune.train.plan import Plan
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
@@ -80,18 +80,13 @@ class FeatureCache:
         outputs: list[Tensor] = []
         size = self._engine.batch_size
         starts = range(0, count, size)
-        # The next batch is decoded and augmented while the network works on this one.
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
-            def submit(start: int):  # type: ignore[no-untyped-def]
-                return pool.submit(lambda: torch.stack([view(i) for i in range(start, min(start + size, count))]))
+        def make_batch(start: int) -> Tensor:
+            return torch.stack([view(i) for i in range(start, min(start + size, count))])
 
-            ahead = [submit(start) for start in starts[:3]]
-            for number, start in enumerate(starts):
-                batch = ahead.pop(0).result()
-                if number + 3 < len(starts):
-                    ahead.append(submit(starts[number + 3]))
-                outputs.append(self._engine(batch))
-                if progress:
-                    progress(start + len(batch), count)
+        # The next batches are decoded and augmented while the network works on this one.
+        for number, batch in enumerate(map_in_threads(make_batch, starts, 1, runtime.compute_alone)):
+            outputs.append(self._engine(batch))
+            if progress:
+                progress(number * size + len(batch), count)
         return torch.cat(outputs)
