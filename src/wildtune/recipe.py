@@ -143,9 +143,6 @@ class Stage(_Table):
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
         0.0, description="share of the target spread over all classes"
     )
-    average: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
-        0.0, description="decay, per step, of a running average of the weights, which is what is validated and kept"
-    )
     views: Literal["every_epoch"] | Count = pydantic.Field(
         1, description="head: augmented views of each photo that are cached; every_epoch: a fresh one each epoch"
     )

@@ -24,7 +24,7 @@ from wildtune.train import checkpoint
 from wildtune.train.batches import Side, StageData, create_stage_data
 from wildtune.train.checkpoint import Progress
 from wildtune.train.history import EpochRecord, save_history
-from wildtune.train.optimizer import WeightAverage, create_optimizer
+from wildtune.train.optimizer import create_optimizer
 from wildtune.train.plan import Plan, PlannedStage
 from wildtune.train.schedule import lr_factor
 
@@ -69,11 +69,10 @@ class StageTrainer:
     reporter: Reporter
 
     def __post_init__(self) -> None:
-        """Create the optimiser and the average, and put the checkpoint's state into both and the model."""
+        """Create the optimiser, and put the checkpoint's state into it and the model."""
         self.stage = self.planned.stage
         self.optimizer = create_optimizer(self.model, self.stage)
-        self.average = WeightAverage(self.model, self.stage.average)
-        checkpoint.restore_training(self.run, self.model, self.optimizer, self.average.weights)
+        checkpoint.restore_training(self.run, self.model, self.optimizer)
 
     def train(self) -> None:
         """Train from where `progress` stands to the stage's end, and leave a checkpoint at the border behind it."""
@@ -121,24 +120,22 @@ class StageTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.average.update(progress.epoch * self.planned.steps_per_epoch + progress.step)
         value = float(loss.detach())
         self.require_finite(value, "loss")
         progress.count_step(value, int((logits.detach().argmax(dim=1) == targets).sum()), len(targets))
 
     def validate(self) -> EpochRecord:
-        """Score the validation photos with the averaged weights; keep those weights where the recipe says so."""
+        """Score the validation photos, and keep the weights where the recipe says so."""
         progress, stage = self.progress, self.stage
         started = time.monotonic()
-        with self.average.applied():
-            val_loss, val_accuracy = score(self.data)
-            self.require_finite(val_loss, "validation loss")
-            earlier = progress.stage_records(stage.name)
-            # More photos right is better; among equals, the lower loss.
-            better = all((val_accuracy, -val_loss) > (r.val_accuracy, -r.val_loss) for r in earlier)
-            kept = better or stage.keep == "last"
-            if kept:
-                checkpoint.save_kept(self.model, self.run, stage.name)
+        val_loss, val_accuracy = score(self.data)
+        self.require_finite(val_loss, "validation loss")
+        earlier = progress.stage_records(stage.name)
+        # More photos right is better; among equals, the lower loss.
+        better = all((val_accuracy, -val_loss) > (r.val_accuracy, -r.val_loss) for r in earlier)
+        kept = better or stage.keep == "last"
+        if kept:
+            checkpoint.save_kept(self.model, self.run, stage.name)
         return EpochRecord(
             stage=stage.name,
             epoch=progress.epoch + 1,
@@ -159,7 +156,7 @@ class StageTrainer:
 
     def save(self) -> None:
         """Save a checkpoint within the stage."""
-        checkpoint.save_checkpoint(self.run, self.progress, self.model, self.optimizer, self.average.weights)
+        checkpoint.save_checkpoint(self.run, self.progress, self.model, self.optimizer)
 
     def require_finite(self, loss: float, what: str) -> None:
         """Raise TrainingError when a loss is no longer a number."""
