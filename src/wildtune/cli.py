@@ -186,7 +186,8 @@ def main() -> None:
     # Libraries warn about their own inner life; a user can do nothing about it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    for chatty in ("torch.utils.cpp_extension", "huggingface_hub", "timm"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         app()
     except WildtuneError as error:

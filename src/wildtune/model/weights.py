@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import timm
 import torch
 from safetensors import SafetensorError
@@ -169,6 +173,9 @@ def _download(backbone: str, num_classes: int, size: int | None) -> tuple[nn.Mod
             f"timm has no pretrained weights for '{backbone}'.\n"
             "Bring a file with --weights FILE, or start from random weights with --weights none."
         )
+    if not _hub_can_be_reached():
+        # Weights downloaded earlier are still found; for others the hub's client would try again for a minute.
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         model = create_classifier(backbone, num_classes, size, pretrained=True)
     except Exception as error:  # the hub's client raises many kinds; every one means the same to the user
@@ -180,3 +187,16 @@ def _download(backbone: str, num_classes: int, size: int | None) -> tuple[nn.Mod
         ) from error
     name = f"{backbone}.{config['tag']}" if config.get("tag") else backbone
     return model, WeightsFacts("timm", name, state_sha256(model))
+
+
+def _hub_can_be_reached() -> bool:
+    """Say whether the weights hub answers; behind a proxy that cannot be told from here, and is taken to be so."""
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    if urllib.request.getproxies():
+        return True
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        with socket.create_connection((address.hostname or "", port), timeout=5):
+            return True
+    except OSError:
+        return False
