@@ -59,6 +59,11 @@ def test_nothing_to_score_is_an_error() -> None:
         evaluate(create_predictions([-1], [0]))
 
 
+def test_log_loss_is_exact_for_confident_mistakes() -> None:
+    assert evaluate(create_predictions([0], [1], confidence=900)).log_loss == pytest.approx(900)
+    assert evaluate(create_predictions([0], [0], classes=2, confidence=0)).log_loss == pytest.approx(np.log(2))
+
+
 def test_wilson_by_its_formula() -> None:
     z, n, p = stats.norm.ppf(0.975), 293, 277 / 293
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)

@@ -50,6 +50,13 @@ def test_the_run_folder_holds_what_is_promised(run: job.Run) -> None:
     assert list((run.folder / "tensorboard").glob("events.*"))
 
 
+def test_the_evaluation_has_the_numbers_of_the_kept_epoch(run: job.Run) -> None:
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["stage"] == "finetune" and row["kept"]][-1]
+    assert run.evaluation.sides["val"].accuracy == kept["val_accuracy"]
+    assert run.evaluation.sides["val"].log_loss == pytest.approx(kept["val_loss"], rel=1e-5)
+
+
 def test_batchnorm_is_bit_identical_through_both_stages_and_the_rest_moves(run: job.Run) -> None:
     trained = load_file(run.folder / "bundle" / "model.safetensors")
     torch.manual_seed(0)

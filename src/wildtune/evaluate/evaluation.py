@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydantic
-from scipy import stats
+from scipy import special, stats
 from sklearn import metrics
 
 from wildtune import files
@@ -130,6 +130,7 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
         raise ValueError("no photo has both a label among the model's classes and a prediction")
     targets, predicted = predictions.targets[keep], predictions.predicted[keep]
     probs, right = predictions.probs[keep], targets == predicted
+    logits = predictions.logits[keep].astype(np.float64)
     indices = range(len(predictions.class_names))
     confusion = metrics.confusion_matrix(targets, predicted, labels=list(indices))
     classes = tuple(_class_score(i, confusion, predictions.class_names) for i in indices)
@@ -142,7 +143,8 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
         interval=wilson_interval(int(right.sum()), len(right)),
         balanced_accuracy=float(np.mean([c.recall for c in present])),
         macro_f1=float(np.mean([c.f1 for c in present])),
-        log_loss=float(-np.log(np.maximum(probs[np.arange(len(targets)), targets], 1e-12)).mean()),
+        # From the logits, because a probability of a confident mistake may round to 0.
+        log_loss=float((special.logsumexp(logits, axis=1) - logits[np.arange(len(targets)), targets]).mean()),
         calibration_error=expected_calibration_error(probs.max(axis=1), right),
         class_names=predictions.class_names,
         classes=classes,
