@@ -134,7 +134,7 @@ def predict(run: str | Path, source: str | Path, reporter: Reporter | None = Non
     with reporter.bar("predicting") as tell:
         predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
     known = tuple(label if label in bundle.class_names else "" for label in predictions.labels)
-    return Predictions(predictions.paths, known, predictions.errors, predictions.logits, predictions.class_names)
+    return dataclasses.replace(predictions, labels=known)
 
 
 def evaluate(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Evaluation:

@@ -60,13 +60,6 @@ class Catalogue:
             handle.seek(photo.offset)
             return handle.read(photo.length)
 
-    def target(self, photo: Photo) -> int:
-        """Return the index of the photo's class in `class_names`, or -1 where the label is unknown."""
-        try:
-            return self.class_names.index(photo.label)
-        except ValueError:
-            return -1
-
 
 def create_catalogue(root: Path, photos: Iterable[Photo], notices: Iterable[str] = ()) -> Catalogue:
     """Sort the photos by content, name their classes and return the frozen catalogue."""

@@ -45,6 +45,11 @@ class Side:
         """Return the (3, size, size) input of a photo without augmentation."""
         return create_input(self.store[index], preprocess)
 
+    def augmented_input(self, index: int, plan: Plan, stage: Stage, view: int) -> Tensor:
+        """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content."""
+        seed = seed_from(plan.seed, stage.name, view, self.photos[index].sha256)
+        return create_view(self.store[index], plan.preprocess, stage.augment, seed)
+
 
 class StageData(Protocol):
     """What the training loop needs of a stage's photos.
@@ -126,8 +131,7 @@ class FeatureData:
         def view(i: int) -> Tensor:
             if plain:
                 return self._train.plain_input(i, self._plan.preprocess)
-            photo_seed = seed_from(seed, name, number, self._train.photos[i].sha256)
-            return create_view(self._train.store[i], self._plan.preprocess, augment, photo_seed)
+            return self._train.augmented_input(i, self._plan, self._stage, number)
 
         with self._reporter.bar(f"{name}: features of view {number + 1} of {self._planned.views}") as tell:
             self._features = self._cache.load(self._train.photos, view, key, tell)
@@ -159,15 +163,7 @@ class PhotoData:
         order = batch_order(seed, stage.name, epoch, len(self._train), stage.batch_size)[first_step:]
 
         def make(indices: np.ndarray) -> Batch:
-            views = [
-                create_view(
-                    self._train.store[i],
-                    self._plan.preprocess,
-                    stage.augment,
-                    seed_from(seed, stage.name, epoch, self._train.photos[i].sha256),
-                )
-                for i in indices
-            ]
+            views = [self._train.augmented_input(i, self._plan, stage, epoch) for i in indices]
             return torch.stack(views), self._train.targets[torch.from_numpy(indices)]
 
         for images, targets in map_in_threads(make, order, 1, runtime.compute_alone):
@@ -185,12 +181,9 @@ class PhotoData:
         self._model.eval()
         pre = self._plan.preprocess
         engine = create_engine(self._model, pre.size, "torch", self._plan.threads, self._plan.device)
-        outputs = []
-        for start in range(0, len(self._val), engine.batch_size):
-            rows = range(start, min(start + engine.batch_size, len(self._val)))
-            outputs.append(engine(torch.stack([self._val.plain_input(i, pre) for i in rows])))
+        logits = engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
         self._model.train()
-        return torch.cat(outputs)
+        return logits
 
 
 def create_stage_data(

@@ -8,16 +8,14 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from wildtune import files, runtime
+from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
 from wildtune.model.engine import Engine, create_engine
 from wildtune.photos.catalogue import Photo
-from wildtune.photos.threads import map_in_threads
 from wildtune.train.plan import Plan
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
@@ -67,7 +65,7 @@ class FeatureCache:
         try:
             return load_file(path)["features"]
         except (SafetensorError, FileNotFoundError, KeyError):
-            features = self._compute(len(photos), view, progress)
+            features = self._engine.run_all(len(photos), view, progress)
             files.write_bytes(path, save({"features": features}))
             return features
 
@@ -75,18 +73,3 @@ class FeatureCache:
         parts = {**self._key, "view": view_key, "photos": [photo.sha256 for photo in photos]}
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return files.cache_folder("features") / f"{digest}.safetensors"
-
-    def _compute(self, count: int, view: View, progress: Callable[[int, int], None] | None) -> Tensor:
-        outputs: list[Tensor] = []
-        size = self._engine.batch_size
-        starts = range(0, count, size)
-
-        def make_batch(start: int) -> Tensor:
-            return torch.stack([view(i) for i in range(start, min(start + size, count))])
-
-        # The next batches are decoded and augmented while the network works on this one.
-        for number, batch in enumerate(map_in_threads(make_batch, starts, 1, runtime.compute_alone)):
-            outputs.append(self._engine(batch))
-            if progress:
-                progress(number * size + len(batch), count)
-        return torch.cat(outputs)
