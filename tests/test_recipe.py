@@ -32,11 +32,11 @@ def test_lab5_has_the_reports_values() -> None:
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = builtin_recipes()["default"]
-    path.write_text(text.replace("label_smoothing", "label_smothing").replace('fit = "squash"', 'fit = "squish"'))
+    path.write_text(text.replace("weight_decay", "weight_decaj").replace('fit = "squash"', 'fit = "squish"'))
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(path), ["stages.1.lr=-1", 'stages.0.epochs="3"', "split.val=0.9", "seed"])
     message = str(caught.value)
-    for part in ("did you mean 'label_smoothing'", "did you mean 'squash'", "stages.1.lr", "stages.0.epochs", "split:"):
+    for part in ("did you mean 'weight_decay'", "did you mean 'squash'", "stages.1.lr", "stages.0.epochs", "split:"):
         assert part in message
     assert "--set seed" in message
     assert "7 mistakes" in message

@@ -199,7 +199,7 @@ def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
 def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Module, WeightsFacts]:
     """Create the classifier on its pretrained weights with a fresh head, the same each time for one recipe."""
     reporter.say("loading the backbone")
-    size = None if recipe.input.size == "auto" else recipe.input.size
+    size = recipe.input.size if isinstance(recipe.input.size, int) else None
     model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size, recipe.seed)
     reset_head(model, runtime.seed_from(recipe.seed, "head"))
     return model, facts

@@ -34,8 +34,10 @@ class _Table(pydantic.BaseModel):
 class Input(_Table):
     """How every photo becomes the model's input, in training and afterwards alike."""
 
-    size: Literal["auto"] | Annotated[int, pydantic.Field(ge=16, le=2048)] = pydantic.Field(
-        "auto", description="side of the square input in pixels; auto: the backbone's own"
+    size: Literal["auto", "larger"] | Annotated[int, pydantic.Field(ge=16, le=2048)] = pydantic.Field(
+        "auto",
+        description="side of the square input in pixels; auto: the backbone's own; larger: about a seventh more "
+        "in steps of 32, where the network takes any size",
     )
     fit: Literal["squash", "crop", "pad"] = pydantic.Field(
         "squash",
@@ -135,7 +137,10 @@ class Stage(_Table):
     batch_size: Count = pydantic.Field(32, description="photos a step")
     optimizer: Literal["adam", "adamw", "sgd"] = pydantic.Field("adamw", description="sgd has momentum 0.9")
     epsilon: Positive = pydantic.Field(1e-8, description="adam, adamw: added to the root of the second moment")
-    lr: Positive = pydantic.Field(description="highest learning rate, that of the head")
+    lr: Positive = pydantic.Field(description="highest learning rate")
+    relative_lr: bool = pydantic.Field(
+        False, description="lr is a share of each tensor's own size: times its root mean square at the stage's start"
+    )
     layer_decay: Annotated[float, pydantic.Field(gt=0, le=1)] = pydantic.Field(
         1.0, description="all: factor on lr from each block to the one before it; 1: one rate for all"
     )
@@ -145,6 +150,11 @@ class Stage(_Table):
     )
     views: Literal["every_epoch"] | Count = pydantic.Field(
         1, description="head: augmented views of each photo that are cached; every_epoch: a fresh one each epoch"
+    )
+    average: Fraction = pydantic.Field(
+        0.0,
+        description="above 0: the weights validated and kept are this share of their mean over all steps of the stage, "
+        "and the rest of those it started from",
     )
     keep: Literal["best", "last"] = pydantic.Field("best", description="epoch that is kept, by validation accuracy")
     policy: Policy = Policy()

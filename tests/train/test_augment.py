@@ -113,3 +113,15 @@ def test_boxes_have_the_area_and_shape_asked_for() -> None:
 def test_shrinking_never_enlarges() -> None:
     assert shrink_photo(PHOTO, 500) is PHOTO
     assert shrink_photo(PHOTO, 30).shape == (30, 45, 3)
+
+
+def test_larger_inputs_come_in_steps_of_32_and_only_where_the_network_takes_them() -> None:
+    options = Input(size="larger")
+    assert [create_preprocess(options, MEAN, STD, own).size for own in (48, 160, 224, 240, 300)] == [
+        80,
+        192,
+        256,
+        288,
+        352,
+    ]
+    assert create_preprocess(options, MEAN, STD, 224, any_size=False).size == 224

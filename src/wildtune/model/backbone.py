@@ -16,12 +16,16 @@ from wildtune.errors import RecipeError
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """What timm says of a backbone: mean and std on the 0-1 scale, and the side of its square input in pixels."""
+    """What timm says of a backbone: mean and std on the 0-1 scale, and the side of its square input in pixels.
+
+    any_size   whether it takes inputs of another side too, as convolutional networks do
+    """
 
     name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int
+    any_size: bool
 
 
 class FeatureExtractor(nn.Module):
@@ -120,4 +124,5 @@ def reset_head(model: nn.Module, seed: int) -> None:
 def read_facts(model: nn.Module, name: str) -> BackboneFacts:
     """Return timm's preprocessing facts for a model."""
     config = timm.data.resolve_model_data_config(model)
-    return BackboneFacts(name=name, mean=config["mean"], std=config["std"], size=config["input_size"][-1])
+    fixed = model.pretrained_cfg.get("fixed_input_size", False)  # type: ignore[union-attr, operator]
+    return BackboneFacts(name, config["mean"], config["std"], config["input_size"][-1], any_size=not fixed)

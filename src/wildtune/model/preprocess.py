@@ -50,9 +50,17 @@ class Preprocess(pydantic.BaseModel):
         return f"{self.fit} {self.resize} {self.interpolation} without antialiasing"
 
 
-def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Preprocess:
-    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale) and own input size."""
-    side = size if options.size == "auto" else options.size
+def create_preprocess(
+    options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int, any_size: bool = True
+) -> Preprocess:
+    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale) and own input size.
+
+    `any_size` says whether the backbone takes inputs of another size than its own.
+    """
+    if options.size == "larger":
+        side = _larger_side(size) if any_size else size
+    else:
+        side = size if options.size == "auto" else options.size
     return Preprocess(
         size=side,
         fit=options.fit,
@@ -65,6 +73,15 @@ def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
     )
+
+
+def _larger_side(size: int) -> int:
+    """Return about a seventh more than `size`, in steps of 32 pixels.
+
+    Random crops enlarge the animals in training, so that a network sees them at their usual size, and better, in
+    larger inputs than it was trained on (Touvron et al. 2019).
+    """
+    return max(size + 32, round(size * 8 / 7 / 32) * 32)
 
 
 def decode_stored(data: bytes, pre: Preprocess) -> np.ndarray:

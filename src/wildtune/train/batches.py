@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wildtune import runtime
+from wildtune.model.activations import speed_up_activations
 from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import Preprocess, create_input
@@ -151,6 +152,7 @@ class PhotoData:
         self._device = torch.device(plan.device)
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if planned.compile:
+            speed_up_activations(model)
             reporter.say("compiling the network for this processor: the first step takes a minute or two")
         # One compiled function for the one batch size; another size would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (

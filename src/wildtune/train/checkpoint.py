@@ -1,6 +1,6 @@
 """Checkpoints: all that resuming needs, in one file that is replaced whole. Not for deployment: that is the bundle.
 
-checkpoints/last.safetensors          where training is: trained weights, optimiser, progress in its header
+checkpoints/last.safetensors          where training is: trained weights, mean, optimiser, progress in its header
 checkpoints/stages/STAGE.safetensors  the trained weights a stage keeps
 """
 
@@ -77,11 +77,13 @@ def save_checkpoint(
     progress: Progress,
     model: nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    average: dict[str, Tensor] | None = None,
 ) -> None:
     """Save where training is; without a model, at the border between two stages."""
     tensors: dict[str, Tensor] = {}
     if model is not None and optimizer is not None:
         tensors = {f"weights/{k}": v for k, v in trained_weights(model).items()}
+        tensors |= {f"average/{k}": v.cpu().contiguous() for k, v in (average or {}).items()}
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 if value is not None:
@@ -105,8 +107,8 @@ def load_progress(run: Path) -> Progress:
     return Progress(**{**values, "records": [EpochRecord(**record) for record in values["records"]]})
 
 
-def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the checkpoint's weights and optimiser state back, where it was saved within a stage."""
+def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> None:
+    """Put the checkpoint's weights, optimiser state and average back, where it was saved within a stage."""
     path = run / "checkpoints" / "last.safetensors"
     tensors = load_file(path) if path.exists() else {}
     weights = {k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")}
@@ -116,6 +118,8 @@ def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     state = optimizer.state_dict()
     for name, tensor in tensors.items():
         kind, _, place = name.partition("/")
+        if kind == "average":
+            average[place].copy_(tensor)
         if kind == "optimizer":
             index, _, key = place.partition("/")
             state["state"].setdefault(int(index), {})[key] = tensor.clone()  # not a view of the file

@@ -21,6 +21,7 @@ from wildtune.progress import Reporter, format_seconds
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
 from wildtune.train import checkpoint
+from wildtune.train.average import WeightAverage
 from wildtune.train.batches import Side, StageData, create_stage_data
 from wildtune.train.checkpoint import Progress
 from wildtune.train.history import EpochRecord, save_history
@@ -69,10 +70,11 @@ class StageTrainer:
     reporter: Reporter
 
     def __post_init__(self) -> None:
-        """Create the optimiser, and put the checkpoint's state into it and the model."""
+        """Create the optimiser and the average, and put the checkpoint's state into them and the model."""
         self.stage = self.planned.stage
         self.optimizer = create_optimizer(self.model, self.stage)
-        checkpoint.restore_training(self.run, self.model, self.optimizer)
+        self.average = WeightAverage(self.model, self.stage.average)
+        checkpoint.restore_training(self.run, self.model, self.optimizer, self.average.weights)
 
     def train(self) -> None:
         """Train from where `progress` stands to the stage's end, and leave a checkpoint at the border behind it."""
@@ -81,7 +83,8 @@ class StageTrainer:
             if epoch > progress.epoch:
                 progress.begin_epoch(progress.stage, epoch)
             self.train_epoch()
-            record = self.validate()
+            with self.average.applied():
+                record = self.validate()
             progress.records.append(record)
             if epoch + 1 < stage.epochs:
                 progress.begin_epoch(progress.stage, epoch + 1)
@@ -120,6 +123,7 @@ class StageTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        self.average.update(progress.epoch * self.planned.steps_per_epoch + progress.step + 1)
         value = float(loss.detach())
         self.require_finite(value, "loss")
         progress.count_step(value, int((logits.detach().argmax(dim=1) == targets).sum()), len(targets))
@@ -156,7 +160,7 @@ class StageTrainer:
 
     def save(self) -> None:
         """Save a checkpoint within the stage."""
-        checkpoint.save_checkpoint(self.run, self.progress, self.model, self.optimizer)
+        checkpoint.save_checkpoint(self.run, self.progress, self.model, self.optimizer, self.average.weights)
 
     def require_finite(self, loss: float, what: str) -> None:
         """Raise TrainingError when a loss is no longer a number."""

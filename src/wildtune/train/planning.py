@@ -43,7 +43,7 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
         counts=counts,
         backbone=recipe.backbone,
         weights=weights,
-        preprocess=create_preprocess(recipe.input, facts.mean, facts.std, facts.size),
+        preprocess=create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.any_size),
         seed=recipe.seed,
         device=device,
         precision="bfloat16" if bfloat16 else "float32",

@@ -1,0 +1,94 @@
+"""The mean of the weights over a stage, rates relative to the weights' size, and activations that compile well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shapes import BACKBONE, small_recipe
+from wildtune import job
+from wildtune.model.activations import _Relu6FromOutput, speed_up_activations
+from wildtune.model.backbone import create_classifier, head_of
+from wildtune.model.freeze import set_trainable
+from wildtune.recipe import Stage
+from wildtune.runtime import can_compile
+from wildtune.train.average import WeightAverage
+from wildtune.train.optimizer import create_optimizer
+
+
+def test_the_average_is_the_mean_of_the_start_and_of_every_step() -> None:
+    layer = nn.Linear(3, 2)
+    seen = [layer.weight.detach().clone()]
+    average = WeightAverage(layer, 0.5)
+    for steps in range(1, 6):
+        with torch.no_grad():
+            layer.weight.add_(torch.randn(2, 3))
+        seen.append(layer.weight.detach().clone())
+        average.update(steps)
+    assert torch.allclose(average.weights["weight"], torch.stack(seen).mean(dim=0), atol=1e-6)
+    with average.applied():
+        assert torch.allclose(layer.weight, (seen[0] + average.weights["weight"]) / 2, atol=1e-6)
+    assert torch.equal(layer.weight, seen[-1])
+
+
+def test_no_average_changes_nothing() -> None:
+    layer = nn.Linear(3, 2)
+    before = layer.weight.detach().clone()
+    average = WeightAverage(layer, 0.0)
+    average.update(1)
+    with average.applied():
+        assert torch.equal(layer.weight, before)
+    assert average.weights == {}
+
+
+def test_the_bundle_and_the_history_hold_the_average(photos: Path, tmp_path: Path) -> None:
+    with_average = job.train(photos, small_recipe("stages.1.average=0.5", "stages.1.keep=last"), tmp_path / "a")
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert with_average.evaluation.sides["val"].log_loss == pytest.approx(rows[-1]["val_loss"], rel=1e-5)
+
+
+def test_a_relative_rate_is_the_share_of_each_tensors_size() -> None:
+    model = create_classifier(BACKBONE, 3)
+    set_trainable(model, head_of(model), "all")
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    stage = Stage(name="finetune", train="all", epochs=1, lr=0.01, relative_lr=True)
+    optimizer = create_optimizer(model, stage)
+    for group in optimizer.param_groups:
+        group["lr"] = stage.lr * group["lr_scale"]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()  # Adam's first step has the size of the rate, whatever the gradient
+    for name, p in model.named_parameters():
+        if name in before:
+            size = max(float(before[name].square().mean().sqrt()), 1e-3)
+            assert torch.allclose(before[name] - p, torch.full_like(p, 0.01 * size), rtol=1e-2), name
+
+
+def test_relu6_from_its_output_is_torchs_own_bit_by_bit() -> None:
+    inputs = torch.cat([torch.randn(1000) * 5, torch.tensor([0.0, -0.0, 6.0, 6.000001, 5.999999, 1e-38])])
+    ours, torchs = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    gradient = torch.randn_like(inputs)
+    expected, found = nn.functional.relu6(torchs), _Relu6FromOutput.apply(ours)
+    expected.backward(gradient)
+    found.backward(gradient)
+    assert torch.equal(expected, found)
+    assert torch.equal(torchs.grad, ours.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_alike_with_the_fast_activations() -> None:
+    gradients = []
+    for fast in (False, True):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 2, 3))
+        if fast:
+            speed_up_activations(network)
+            assert type(network[1]) is not nn.ReLU6
+        torch.compile(network, dynamic=False)(torch.randn(2, 3, 8, 8) * 9).sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for plain, swapped in zip(*gradients, strict=True):
+        assert torch.equal(plain, swapped)  # type: ignore[arg-type]
