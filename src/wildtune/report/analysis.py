@@ -198,6 +198,11 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
         f"(95 % interval {percent_range(interval)}, {counted(photos, 'photo')}) and a validation loss of "
         f"{nats(kept.val_loss)}. " + _gap(stage, kept, interval),
     ]
+    if stage.average:
+        paragraphs.append(
+            f"What was validated and kept are weights {percent(stage.average)} of the way from those the stage started "
+            "from to their mean over its steps; the training figures are those of the steps themselves."
+        )
     if len(records) < stage.epochs:
         paragraphs.insert(
             1,
