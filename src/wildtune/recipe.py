@@ -36,8 +36,8 @@ class Input(_Table):
 
     size: Literal["auto", "larger"] | Annotated[int, pydantic.Field(ge=16, le=2048)] = pydantic.Field(
         "auto",
-        description="side of the square input in pixels; auto: the backbone's own; larger: about a seventh more "
-        "in steps of 32, where the network takes any size",
+        description="side of the square input in pixels; auto: the backbone's own; larger: a multiple of 32 "
+        "about a quarter above it, where the network takes that",
     )
     fit: Literal["squash", "crop", "pad"] = pydantic.Field(
         "squash",
@@ -135,6 +135,11 @@ class Stage(_Table):
     )
     epochs: Count = pydantic.Field(description="times through the training photos")
     batch_size: Count = pydantic.Field(32, description="photos a step")
+    size: Literal["input", "own"] | Annotated[int, pydantic.Field(ge=16, le=2048)] = pydantic.Field(
+        "input",
+        description="all: side in pixels of the square a training photo becomes; input: the same as input.size; own: "
+        "the backbone's own where that is smaller",
+    )
     optimizer: Literal["adam", "adamw", "sgd"] = pydantic.Field("adamw", description="sgd has momentum 0.9")
     epsilon: Positive = pydantic.Field(1e-8, description="adam, adamw: added to the root of the second moment")
     lr: Positive = pydantic.Field(description="highest learning rate")
@@ -156,7 +161,11 @@ class Stage(_Table):
         description="above 0: the weights validated and kept are this share of their mean over all steps of the stage, "
         "and the rest of those it started from",
     )
-    keep: Literal["best", "last"] = pydantic.Field("best", description="epoch that is kept, by validation accuracy")
+    keep: Literal["best", "last"] = pydantic.Field(
+        "best",
+        description="best: the epoch with the highest validation accuracy, or the weights the stage started from "
+        "where no epoch beats an earlier stage's; last: the last epoch",
+    )
     policy: Policy = Policy()
     augment: Augment = Augment()
 
@@ -166,6 +175,12 @@ class Stage(_Table):
             raise ValueError(
                 f"policy.warmup must be shorter than the stage's {self.epochs} epochs. Got {self.policy.warmup:g}"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _one_size_for_features(self) -> Stage:
+        if self.train == "head" and self.size != "input":
+            raise ValueError(f"size can be set where train is 'all' only; a head has input.size. Got {self.size}")
         return self
 
 

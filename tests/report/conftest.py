@@ -117,6 +117,7 @@ def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Pl
             trained_weights=28182 if stage.train == "head" else 3993710,
             frozen_weights=4049564 if stage.train == "head" else 42016,
             steps_per_epoch=46,
+            size=224,
             views=1,
             compile=False,
         )

@@ -15,7 +15,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def preprocess(**options: object) -> Preprocess:
-    return create_preprocess(Input(**options), MEAN, STD, 48)  # type: ignore[arg-type]
+    return create_preprocess(Input(**options), MEAN, STD, 48, 64)  # type: ignore[arg-type]
 
 
 def pixels_of(inputs: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_pad_keeps_the_whole_photo_on_the_mean_colour() -> None:
 def test_lab5_changes_pixels_as_the_report_says() -> None:
     """Brightness +0.1 first, then contrast 2 about each channel's mean over the whole canvas, unclipped."""
     recipe = load_recipe("lab5")
-    pre = create_preprocess(recipe.input, MEAN, STD, 224)
+    pre = create_preprocess(recipe.input, MEAN, STD, 224, 288)
     photo = np.random.default_rng(0).integers(0, 256, (235, 235, 3), dtype=np.uint8)
     expected = photo.astype(np.float64).transpose(2, 0, 1) + 0.1
     mean = expected.mean(axis=(1, 2), keepdims=True)
@@ -115,13 +115,7 @@ def test_shrinking_never_enlarges() -> None:
     assert shrink_photo(PHOTO, 30).shape == (30, 45, 3)
 
 
-def test_larger_inputs_come_in_steps_of_32_and_only_where_the_network_takes_them() -> None:
-    options = Input(size="larger")
-    assert [create_preprocess(options, MEAN, STD, own).size for own in (48, 160, 224, 240, 300)] == [
-        80,
-        192,
-        256,
-        288,
-        352,
-    ]
-    assert create_preprocess(options, MEAN, STD, 224, any_size=False).size == 224
+def test_the_same_preprocessing_at_another_size_shows_the_same_part_of_the_photo() -> None:
+    pre = preprocess(size=32, resize=48)
+    smaller = pre.at_size(16)
+    assert (smaller.size, smaller.resize, smaller.mean) == (16, 24, pre.mean)

@@ -25,7 +25,7 @@ class _Relu6FromOutput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (outputs,) = ctx.saved_tensors
-        return torch.where((outputs > 0) & (outputs < 6), gradient, 0.0)
+        return torch.where((outputs <= 0) | (outputs >= 6), 0.0, gradient)
 
 
 class _FastRelu6(nn.ReLU6):

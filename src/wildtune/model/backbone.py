@@ -18,14 +18,14 @@ from wildtune.errors import RecipeError
 class BackboneFacts:
     """What timm says of a backbone: mean and std on the 0-1 scale, and the side of its square input in pixels.
 
-    any_size   whether it takes inputs of another side too, as convolutional networks do
+    larger_size   a side about a quarter larger, or `size` where the network cannot take that
     """
 
     name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int
-    any_size: bool
+    larger_size: int
 
 
 class FeatureExtractor(nn.Module):
@@ -124,5 +124,28 @@ def reset_head(model: nn.Module, seed: int) -> None:
 def read_facts(model: nn.Module, name: str) -> BackboneFacts:
     """Return timm's preprocessing facts for a model."""
     config = timm.data.resolve_model_data_config(model)
-    fixed = model.pretrained_cfg.get("fixed_input_size", False)  # type: ignore[union-attr, operator]
-    return BackboneFacts(name, config["mean"], config["std"], config["input_size"][-1], any_size=not fixed)
+    size = config["input_size"][-1]
+    larger = _larger_side(size)
+    return BackboneFacts(name, config["mean"], config["std"], size, larger if _takes_size(model, larger) else size)
+
+
+def _larger_side(size: int) -> int:
+    """Return the multiple of 32 nearest to 9/7 of `size`, at least 16 pixels more than it.
+
+    Random crops enlarge the animals in training, so that a network sees them at their usual size, and better, in
+    larger inputs than it was trained on (Touvron et al. 2019).
+    """
+    return max(round(size * 9 / 7 / 32), -(-(size + 16) // 32)) * 32
+
+
+def _takes_size(model: nn.Module, size: int) -> bool:
+    """Say whether a network that is not built for one size works on square inputs of `size` pixels."""
+    if model.pretrained_cfg.get("fixed_input_size"):  # type: ignore[union-attr, operator]
+        return False
+    parameter = next(model.parameters())
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    except Exception:  # its layers complain in many ways
+        return False
+    return True

@@ -37,6 +37,10 @@ class Preprocess(pydantic.BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def at_size(self, size: int) -> Preprocess:
+        """Return the same preprocessing for inputs of another side in pixels; `resize` stays in proportion."""
+        return self.model_copy(update={"size": size, "resize": round(self.resize * size / self.size)})
+
     @property
     def stored_side(self) -> int:
         """Shorter side in pixels at which a decoded photo is detailed enough for every view of it."""
@@ -51,16 +55,14 @@ class Preprocess(pydantic.BaseModel):
 
 
 def create_preprocess(
-    options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int, any_size: bool = True
+    options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int, larger_size: int
 ) -> Preprocess:
     """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale) and own input size.
 
-    `any_size` says whether the backbone takes inputs of another size than its own.
+    `larger_size` is the side in pixels that "larger" stands for.
     """
-    if options.size == "larger":
-        side = _larger_side(size) if any_size else size
-    else:
-        side = size if options.size == "auto" else options.size
+    own = larger_size if options.size == "larger" else size
+    side = options.size if isinstance(options.size, int) else own
     return Preprocess(
         size=side,
         fit=options.fit,
@@ -73,15 +75,6 @@ def create_preprocess(
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
     )
-
-
-def _larger_side(size: int) -> int:
-    """Return about a seventh more than `size`, in steps of 32 pixels.
-
-    Random crops enlarge the animals in training, so that a network sees them at their usual size, and better, in
-    larger inputs than it was trained on (Touvron et al. 2019).
-    """
-    return max(size + 32, round(size * 8 / 7 / 32) * 32)
 
 
 def decode_stored(data: bytes, pre: Preprocess) -> np.ndarray:

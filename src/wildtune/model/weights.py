@@ -140,7 +140,9 @@ def _mismatch_message(
         )
     found = ", ".join(list(state)[:3])
     lines.append(f"The file holds {len(state)} tensors: {found}, ... Give --backbone the name they were made for,")
-    lines.append("and for a model built for one size (vision transformers) leave input.size at that size or at auto.")
+    lines.append(
+        "and for a model built for one size (vision transformers) leave input.size at that size or at auto or larger."
+    )
     return "\n".join(lines)
 
 

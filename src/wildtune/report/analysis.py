@@ -183,20 +183,12 @@ def _stage_sections(content: RunContent) -> list[Section]:
 
 def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
     stage, records = planned.stage, content.stage_records(planned.stage.name)
-    kept = kept_record(records)
-    photos = content.plan.side_size("val")
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
-    share = kept.val_accuracy if math.isfinite(kept.val_accuracy) else 0.0
-    interval = wilson_interval(round(share * photos), photos)
-    best = f"epoch {kept.epoch}, the best by validation accuracy,"
-    which = "its last epoch" if kept is records[-1] else best
     paragraphs = [
         f"This stage trained {what}: {counted(planned.trained_weights, 'weight')}, "
         f"{counted(len(records), 'epoch')}, {wording.duration(sum(r.seconds for r in records))}. "
         + _converged(records),
-        f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} "
-        f"(95 % interval {percent_range(interval)}, {counted(photos, 'photo')}) and a validation loss of "
-        f"{nats(kept.val_loss)}. " + _gap(stage, kept, interval),
+        _handed_on(content, stage, records),
     ]
     if stage.average:
         paragraphs.append(
@@ -209,6 +201,26 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
             f"The plan was {counted(stage.epochs, 'epoch')}; the history has {len(records)}. The stage ended early.",
         )
     return Section(f"Stage {quoted(stage.name)}", tuple(paragraphs))
+
+
+def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]) -> str:
+    kept, photos = kept_record(records), content.plan.side_size("val")
+    if kept is None:
+        best = max(records, key=lambda record: record.val_accuracy)
+        return (
+            "None of its epochs did better on the validation photos than the weights it started from: the best, "
+            f"epoch {best.epoch}, had a validation accuracy of {percent(best.val_accuracy)} and a validation loss of "
+            f"{nats(best.val_loss)}. So what it handed on is what it started from."
+        )
+    share = kept.val_accuracy if math.isfinite(kept.val_accuracy) else 0.0
+    interval = wilson_interval(round(share * photos), photos)
+    best_epoch = f"epoch {kept.epoch}, the best by validation accuracy,"
+    which = "its last epoch" if kept is records[-1] else best_epoch
+    return (
+        f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} "
+        f"(95 % interval {percent_range(interval)}, {counted(photos, 'photo')}) and a validation loss of "
+        f"{nats(kept.val_loss)}. " + _gap(stage, kept, interval)
+    )
 
 
 def _converged(records: Sequence[EpochRecord]) -> str:

@@ -56,7 +56,6 @@ class RunContent:
         return tuple(record for record in self.history if record.stage == stage)
 
 
-def kept_record(records: Sequence[EpochRecord]) -> EpochRecord:
-    """Return the epoch whose weights a stage handed on: the last one that became the best."""
-    kept = [record for record in records if record.kept]
-    return kept[-1] if kept else records[-1]
+def kept_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
+    """Return the epoch whose weights a stage handed on, the last one that became the best; None where none did."""
+    return next((record for record in reversed(records) if record.kept), None)

@@ -259,16 +259,17 @@ def _paint_lines(
             markersize=max(dots, 4 if len(stage) == 1 else 0),
             label="validation" if first else None,
         )
-        axes.plot(
-            [start + kept.epoch],
-            [getattr(kept, validation)],
-            "o",
-            markerfacecolor="none",
-            markeredgecolor=INK,
-            markeredgewidth=1.4,
-            markersize=10,
-            label=(f"kept (epoch {kept.epoch})" if len(groups) == 1 else "kept epoch") if first else None,
-        )
+        if kept is not None:
+            axes.plot(
+                [start + kept.epoch],
+                [getattr(kept, validation)],
+                "o",
+                markerfacecolor="none",
+                markeredgecolor=INK,
+                markeredgewidth=1.4,
+                markersize=10,
+                label=(f"kept (epoch {kept.epoch})" if len(groups) == 1 else "kept epoch") if first else None,
+            )
     _legend(axes)
     _mark_stages(axes, records, at_top)
 

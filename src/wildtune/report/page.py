@@ -143,6 +143,7 @@ def _stage_rows(content: RunContent) -> list[dict[str, str]]:
     for planned in content.trained_stages:
         stage = planned.stage
         records = content.stage_records(stage.name)
+        kept = kept_record(records)
         sides = {
             side: content.evaluation.sides.get(side)
             if stage.name == last
@@ -154,7 +155,7 @@ def _stage_rows(content: RunContent) -> list[dict[str, str]]:
                 "name": stage.name,
                 "train": "head" if stage.train == "head" else "all but BatchNorm",
                 "weights": wording.whole(planned.trained_weights),
-                "epochs": f"{kept_record(records).epoch} of {len(records)}",
+                "epochs": f"{kept.epoch if kept else 'none'} of {len(records)}",
                 "rate": wording.rate(stage.lr),
                 "time": wording.duration(sum(record.seconds for record in records)),
                 "val": _accuracy_text(sides["val"]),

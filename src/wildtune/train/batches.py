@@ -46,10 +46,10 @@ class Side:
         """Return the (3, size, size) input of a photo without augmentation."""
         return create_input(self.store[index], preprocess)
 
-    def augmented_input(self, index: int, plan: Plan, stage: Stage, view: int) -> Tensor:
+    def augmented_input(self, index: int, preprocess: Preprocess, stage: Stage, seed: int, view: int) -> Tensor:
         """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content."""
-        seed = seed_from(plan.seed, stage.name, view, self.photos[index].sha256)
-        return create_view(self.store[index], plan.preprocess, stage.augment, seed)
+        seed = seed_from(seed, stage.name, view, self.photos[index].sha256)
+        return create_view(self.store[index], preprocess, stage.augment, seed)
 
 
 class StageData(Protocol):
@@ -132,7 +132,7 @@ class FeatureData:
         def view(i: int) -> Tensor:
             if plain:
                 return self._train.plain_input(i, self._plan.preprocess)
-            return self._train.augmented_input(i, self._plan, self._stage, number)
+            return self._train.augmented_input(i, self._plan.preprocess, self._stage, seed, number)
 
         with self._reporter.bar(f"{name}: features of view {number + 1} of {self._planned.views}") as tell:
             self._features = self._cache.load(self._train.photos, view, key, tell)
@@ -147,12 +147,14 @@ class PhotoData:
     ) -> None:
         """Prepare the forward pass; with `planned.compile` the first step takes a minute or so."""
         self._model, self._plan, self._stage = model, plan, planned.stage
+        self._preprocess = plan.preprocess.at_size(planned.size)
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
         self._device = torch.device(plan.device)
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if planned.compile:
-            speed_up_activations(model)
+            if plan.device == "cpu":
+                speed_up_activations(model)
             reporter.say("compiling the network for this processor: the first step takes a minute or two")
         # One compiled function for the one batch size; another size would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (
@@ -161,11 +163,11 @@ class PhotoData:
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield ((B, 3, size, size) inputs, (B,) targets), made ahead in a thread while the network trains."""
-        stage, seed = self._stage, self._plan.seed
+        stage, seed, preprocess = self._stage, self._plan.seed, self._preprocess
         order = batch_order(seed, stage.name, epoch, len(self._train), stage.batch_size)[first_step:]
 
         def make(indices: np.ndarray) -> Batch:
-            views = [self._train.augmented_input(i, self._plan, stage, epoch) for i in indices]
+            views = [self._train.augmented_input(i, preprocess, stage, seed, epoch) for i in indices]
             return torch.stack(views), self._train.targets[torch.from_numpy(indices)]
 
         for images, targets in map_in_threads(make, order, 1, runtime.compute_alone):

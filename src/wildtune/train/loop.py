@@ -79,6 +79,8 @@ class StageTrainer:
     def train(self) -> None:
         """Train from where `progress` stands to the stage's end, and leave a checkpoint at the border behind it."""
         progress, stage = self.progress, self.stage
+        if progress.epoch == progress.step == 0:
+            checkpoint.save_kept(self.model, self.run, stage.name)  # what it started from, should no epoch beat that
         for epoch in range(progress.epoch, stage.epochs):
             if epoch > progress.epoch:
                 progress.begin_epoch(progress.stage, epoch)
@@ -134,9 +136,9 @@ class StageTrainer:
         started = time.monotonic()
         val_loss, val_accuracy = score(self.data)
         self.require_finite(val_loss, "validation loss")
-        earlier = progress.stage_records(stage.name)
-        # More photos right is better; among equals, the lower loss.
-        better = all((val_accuracy, -val_loss) > (r.val_accuracy, -r.val_loss) for r in earlier)
+        # More photos right is better; among equals, the lower loss. The best so far may be an earlier stage's.
+        best = next((r for r in reversed(progress.records) if r.kept), None)
+        better = best is None or (val_accuracy, -val_loss) > (best.val_accuracy, -best.val_loss)
         kept = better or stage.keep == "last"
         if kept:
             checkpoint.save_kept(self.model, self.run, stage.name)

@@ -24,6 +24,7 @@ class PlannedStage(_Frozen):
     trained_weights    number of single weights that can change
     frozen_weights     number that cannot (BatchNorm's, and the backbone's in a head stage)
     steps_per_epoch    optimiser steps in each epoch, the last partial batch included
+    size               side in pixels of the square input it trains on
     views              distinct augmented views made of each training photo
     compile            whether torch.compile is worth its start-up for this stage
     """
@@ -32,6 +33,7 @@ class PlannedStage(_Frozen):
     trained_weights: int
     frozen_weights: int
     steps_per_epoch: int
+    size: int
     views: int
     compile: bool
 

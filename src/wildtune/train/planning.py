@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from wildtune import runtime
+from wildtune.errors import RecipeError
 from wildtune.model.backbone import head_of, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
@@ -31,6 +32,7 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
     `model` is the classifier on its pretrained weights. Nothing after the plan decides a default.
     """
     facts = read_facts(model, recipe.backbone)
+    preprocess = create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.larger_size)
     device = runtime.detect_device()
     sides = {side: split.side(side) for side in ("train", "val", "test")}
     counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}
@@ -43,13 +45,18 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
         counts=counts,
         backbone=recipe.backbone,
         weights=weights,
-        preprocess=create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.any_size),
+        preprocess=preprocess,
         seed=recipe.seed,
         device=device,
         precision="bfloat16" if bfloat16 else "float32",
         threads=runtime.compute_threads(),
         engine=choose_engine(model, device),
-        stages=tuple(_plan_stage(stage, model, len(sides["train"])) for stage in recipe.stages),
+        stages=tuple(
+            _plan_stage(
+                stage, model, len(sides["train"]), {"input": preprocess.size, "own": min(facts.size, preprocess.size)}
+            )
+            for stage in recipe.stages
+        ),
         notices=tuple(split.notices),
     )
 
@@ -75,18 +82,24 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _plan_stage(stage: Stage, model: nn.Module, photos: int) -> PlannedStage:
+def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int]) -> PlannedStage:
     set_trainable(model, head_of(model), stage.train)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = stage.train == "head"
     views = stage.epochs if stage.views == "every_epoch" or not head else min(stage.views, stage.epochs)
+    size = sizes[stage.size] if isinstance(stage.size, str) else stage.size
+    if size > sizes["input"]:
+        raise RecipeError(
+            f"stages.{stage.name}.size must be at most the input's {sizes['input']} pixels (input.size). Got {size}."
+        )
     pays = photos * stage.epochs >= COMPILE_FROM_VIEWS and trained >= COMPILE_FROM_WEIGHTS
     return PlannedStage(
         stage=stage,
         trained_weights=trained,
         frozen_weights=total - trained,
         steps_per_epoch=math.ceil(photos / stage.batch_size),
+        size=size,
         views=views,
         compile=not head and pays and runtime.can_compile(),
     )

@@ -1,0 +1,59 @@
+"""What becomes of a recipe's sizes on given backbones, and the stage that no epoch improved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from shapes import small_recipe
+from wildtune import job
+from wildtune.errors import RecipeError
+from wildtune.model.backbone import BackboneFacts, create_classifier, read_facts
+from wildtune.model.preprocess import create_preprocess
+from wildtune.recipe import Input, load_recipe
+from wildtune.train.plan import load_plan
+
+
+def sizes(name: str) -> BackboneFacts:
+    return read_facts(create_classifier(name, 3), name)
+
+
+def test_larger_inputs_are_a_multiple_of_32_where_the_network_takes_them() -> None:
+    facts = sizes("test_efficientnet")
+    assert (facts.size, facts.larger_size) == (160, 192)
+    assert create_preprocess(Input(size="larger"), facts.mean, facts.std, 160, 192).size == 192
+    assert sizes("test_vit").larger_size == sizes("test_vit").size
+    # Not marked as bound to one size, but its attention takes only multiples of its block.
+    assert sizes("haloregnetz_b").larger_size == timm.get_pretrained_cfg("haloregnetz_b").input_size[-1]
+
+
+def test_a_stage_can_train_on_smaller_inputs_than_photos_are_classified_at(photos: Path, tmp_path: Path) -> None:
+    run = job.train(photos, small_recipe("stages.1.size=32"), tmp_path / "run")
+    assert [planned.size for planned in load_plan(tmp_path / "run" / "plan.toml").stages] == [48, 32]
+    assert run.bundle.preprocess.size == 48
+
+
+def test_a_stage_cannot_train_on_larger_ones(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"finetune\.size must be at most the input's 48 pixels"):
+        job.train(photos, small_recipe("stages.1.size=64"), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"a head has input\.size"):
+        load_recipe("default", ["stages.0.size=64"])
+
+
+def test_a_stage_that_no_epoch_improved_hands_on_what_it_started_from(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    # A rate that destroys every tensor.
+    run = job.train(photos, small_recipe("stages.0.epochs=8", "stages.1.lr=2.0", "stages.1.average=0"), folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert not any(row["kept"] for row in rows if row["stage"] == "finetune")
+    best = [row for row in rows if row["stage"] == "transfer" and row["kept"]][-1]
+    assert run.evaluation.sides["val"].accuracy == best["val_accuracy"]
+    start = load_file(folder / "checkpoints" / "stages" / "transfer.safetensors")
+    kept = load_file(folder / "checkpoints" / "stages" / "finetune.safetensors")
+    assert all(torch.equal(start[name], kept[name]) for name in start)
+    assert "is what it started from" in (folder / "report" / "analysis.md").read_text()
