@@ -17,6 +17,7 @@ from wildtune import runtime
 from wildtune.model.activations import speed_up_activations
 from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
+from wildtune.model.features import FeatureCache
 from wildtune.model.preprocess import Preprocess, create_input
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.store import PhotoStore
@@ -25,7 +26,6 @@ from wildtune.progress import Reporter
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
 from wildtune.train.augment import create_view
-from wildtune.train.features import FeatureCache
 from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
@@ -201,5 +201,6 @@ def create_stage_data(
     """Return what a stage learns from, by what it trains."""
     stage: Stage = planned.stage
     if stage.train == "head":
-        return FeatureData(model, plan, planned, sides, FeatureCache(model, plan, versions), reporter)
+        cache = FeatureCache(model, plan.backbone, plan.preprocess, plan.engine, plan.threads, plan.device, versions)
+        return FeatureData(model, plan, planned, sides, cache, reporter)
     return PhotoData(model, plan, planned, sides, reporter)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
 from wildtune.model.engine import Engine, create_engine
+from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
-from wildtune.train.plan import Plan
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
 _VERSION = 1
@@ -27,27 +27,32 @@ View = Callable[[int], Tensor]
 class FeatureCache:
     """Feature views of photos, by content, preprocessing, augmentation and weights; computed when first asked for."""
 
-    def __init__(self, model: nn.Module, plan: Plan, versions: dict[str, str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        backbone: str,
+        preprocess: Preprocess,
+        engine: str,
+        threads: int,
+        device: str,
+        versions: dict[str, str],
+    ) -> None:
         """Use the model's backbone as it is now; `versions` of the runtimes are part of the cache's key."""
-        self._model = model
-        self._plan = plan
+        self._create_engine = lambda: create_engine(FeatureExtractor(model), preprocess.size, engine, threads, device)
         self._key = {
             "version": _VERSION,
-            "backbone": plan.backbone,
+            "backbone": backbone,
             "weights": state_sha256(model),
-            "preprocess": plan.preprocess.model_dump(mode="json"),
-            "engine": plan.engine,
-            "device": plan.device,
-            "threads": plan.threads,
+            "preprocess": preprocess.model_dump(mode="json"),
+            "engine": engine,
+            "device": device,
+            "threads": threads,
             "versions": versions,
         }
 
     @cached_property
     def _engine(self) -> Engine:
-        plan = self._plan
-        return create_engine(
-            FeatureExtractor(self._model), plan.preprocess.size, plan.engine, plan.threads, plan.device
-        )
+        return self._create_engine()
 
     def load(
         self,
