@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.engine import choose_engine
+from wildtune.model.features import FeatureCache
 from wildtune.model.preprocess import decode_stored
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, audit, save_findings
@@ -28,13 +30,13 @@ from wildtune.photos.sources import list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
 from wildtune.photos.store import load_store
 from wildtune.predict.predictions import Predictions, save_predictions
-from wildtune.predict.predictor import Predictor
+from wildtune.predict.predictor import Predictor, load_input
 from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import Side
+from wildtune.train.batches import PLAIN_VIEW, Side, create_cache
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
@@ -241,12 +243,16 @@ def _evaluate(
     stages = [planned.stage.name for planned in plan.stages]
     predictions: dict[tuple[str, str], Predictions] = {}
     bundle.model.load_state_dict(initial)
-    for stage in stages:
+    cache: FeatureCache | None = create_cache(bundle.model, plan, runtime.environment()["packages"])
+    for planned in plan.stages:
+        stage = planned.stage.name
         checkpoint.load_kept(bundle.model, folder, stage)
+        if planned.stage.train != "head":
+            cache = None  # the backbone is no longer the one whose features were cached
         predictor = Predictor(bundle, plan.engine, plan.threads, plan.device)
         for side in sides:
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
-                found = predictor.predict(catalogue, split.side(side), tell)
+                found = _predict_side(predictor, cache, catalogue, split.side(side), tell)
             predictions[stage, side] = found
             name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
             save_predictions(found, folder / "predictions" / name)
@@ -254,6 +260,26 @@ def _evaluate(
     evaluation = evaluate_run(final, predictions, stages[-1])
     save_evaluation(evaluation, folder / "evaluation.json")
     return evaluation, final[sides[-1]]
+
+
+def _predict_side(
+    predictor: Predictor,
+    cache: FeatureCache | None,
+    catalogue: Catalogue,
+    photos: tuple[Photo, ...],
+    tell: Callable[[int, int], None],
+) -> Predictions:
+    """Predict the photos of one side, from their cached features where the backbone is still the frozen one."""
+    if cache is None:
+        return predictor.predict(catalogue, photos, tell)
+
+    def view(i: int) -> Tensor:
+        loaded = load_input(catalogue, photos[i], predictor.bundle.preprocess)
+        if isinstance(loaded, str):
+            raise PhotosError(f"{photos[i].path} cannot be read any more: {loaded}.\nBring it back as it was.")
+        return loaded
+
+    return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
 
 
 def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:

@@ -30,6 +30,9 @@ from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
 
+# What the feature cache knows a photo without augmentation by.
+PLAIN_VIEW: dict[str, object] = {"augment": None}
+
 
 class Side:
     """The photos of one side of the split: records, decoded pixels and (N,) int64 targets."""
@@ -97,9 +100,9 @@ class FeatureData:
         val = sides["val"]
         self.val_targets = val.targets
         with reporter.bar("features of the validation photos") as tell:
-            self._val = cache.load(
-                val.photos, lambda i: val.plain_input(i, plan.preprocess), {"augment": None}, tell
-            ).to(self._device)
+            self._val = cache.load(val.photos, lambda i: val.plain_input(i, plan.preprocess), PLAIN_VIEW, tell).to(
+                self._device
+            )
         self._view_number = -1
         self._features = torch.empty(0)
 
@@ -125,7 +128,7 @@ class FeatureData:
             return
         augment, name, seed = self._stage.augment, self._stage.name, self._plan.seed
         plain = augment == type(augment)()
-        key: dict[str, object] = {"augment": None}
+        key = PLAIN_VIEW
         if not plain:
             key = {"augment": augment.model_dump(mode="json"), "seed": seed, "stage": name, "number": number}
 
@@ -190,6 +193,11 @@ class PhotoData:
         return logits
 
 
+def create_cache(model: nn.Module, plan: Plan, versions: dict[str, str]) -> FeatureCache:
+    """Return the cache of the features that a model's backbone gives as it is now."""
+    return FeatureCache(model, plan.backbone, plan.preprocess, plan.engine, plan.threads, plan.device, versions)
+
+
 def create_stage_data(
     model: nn.Module,
     plan: Plan,
@@ -201,6 +209,5 @@ def create_stage_data(
     """Return what a stage learns from, by what it trains."""
     stage: Stage = planned.stage
     if stage.train == "head":
-        cache = FeatureCache(model, plan.backbone, plan.preprocess, plan.engine, plan.threads, plan.device, versions)
-        return FeatureData(model, plan, planned, sides, cache, reporter)
+        return FeatureData(model, plan, planned, sides, create_cache(model, plan, versions), reporter)
     return PhotoData(model, plan, planned, sides, reporter)
