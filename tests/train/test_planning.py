@@ -16,6 +16,7 @@ from wildtune.errors import RecipeError
 from wildtune.model.backbone import BackboneFacts, create_classifier, read_facts
 from wildtune.model.preprocess import create_preprocess
 from wildtune.recipe import Input, load_recipe
+from wildtune.train import planning
 from wildtune.train.plan import load_plan
 
 
@@ -57,3 +58,16 @@ def test_a_stage_that_no_epoch_improved_hands_on_what_it_started_from(photos: Pa
     kept = load_file(folder / "checkpoints" / "stages" / "finetune.safetensors")
     assert all(torch.equal(start[name], kept[name]) for name in start)
     assert "is what it started from" in (folder / "report" / "analysis.md").read_text()
+
+
+def test_a_batch_in_parts_trains_as_the_whole_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    for part in (3, 8):
+        monkeypatch.setattr(planning, "CPU_PART", part)
+        run = job.train(photos, small_recipe(), tmp_path / str(part))
+        assert [stage.part_size for stage in run.plan.stages] == [8, part]
+        kept.append(load_file(tmp_path / str(part) / "checkpoints" / "stages" / "finetune.safetensors"))
+    for name, weights in kept[0].items():
+        torch.testing.assert_close(weights, kept[1][name], rtol=1e-3, atol=1e-5)

@@ -150,7 +150,7 @@ class PhotoData:
     ) -> None:
         """Prepare the forward pass; with `planned.compile` the first step takes a minute or so."""
         self._model, self._plan, self._stage = model, plan, planned.stage
-        self._preprocess = plan.preprocess.at_size(planned.size)
+        self._preprocess, self._part_size = plan.preprocess.at_size(planned.size), planned.part_size
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
         self._device = torch.device(plan.device)
@@ -159,7 +159,7 @@ class PhotoData:
             if plan.device == "cpu":
                 speed_up_activations(model)
             reporter.say("compiling the network for this processor: the first step takes a minute or two")
-        # One compiled function for the one batch size; another size would recompile with dynamic shapes.
+        # One compiled function for the one size of a batch's parts; another would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (
             torch.compile(model, dynamic=False) if planned.compile else None
         )
@@ -178,7 +178,7 @@ class PhotoData:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits in float32, computed in the plan's precision."""
-        whole = len(inputs) == self._stage.batch_size
+        whole = len(inputs) == self._part_size
         run = self._compiled if self._compiled is not None and whole else self._model
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._plan.precision == "bfloat16"):
             return run(inputs).float()

@@ -25,6 +25,9 @@ from wildtune.train.plan import Plan, PlannedStage
 COMPILE_FROM_VIEWS = 5000
 COMPILE_FROM_WEIGHTS = 1_000_000
 
+# Photos whose activations a processor holds at once while it trains every weight.
+CPU_PART = 16
+
 
 def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: WeightsFacts, source: str) -> Plan:
     """Resolve every "auto" of a recipe and count what each stage will do.
@@ -53,7 +56,11 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
         engine=choose_engine(model, device),
         stages=tuple(
             _plan_stage(
-                stage, model, len(sides["train"]), {"input": preprocess.size, "own": min(facts.size, preprocess.size)}
+                stage,
+                model,
+                len(sides["train"]),
+                {"input": preprocess.size, "own": min(facts.size, preprocess.size)},
+                device,
             )
             for stage in recipe.stages
         ),
@@ -82,7 +89,7 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int]) -> PlannedStage:
+def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int], device: str) -> PlannedStage:
     set_trainable(model, head_of(model), stage.train)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -100,6 +107,7 @@ def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, in
         frozen_weights=total - trained,
         steps_per_epoch=math.ceil(photos / stage.batch_size),
         size=size,
+        part_size=stage.batch_size if head or device == "cuda" else min(stage.batch_size, CPU_PART),
         views=views,
         compile=not head and pays and runtime.can_compile(),
     )
