@@ -27,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 def create(**changes: int) -> FeatureCache:
     torch.manual_seed(0)
     model = create_classifier("test_efficientnet", 3)
-    pre: Preprocess = create_preprocess(Input(**changes), (0.5,) * 3, (0.5,) * 3, 32, 64)  # type: ignore[arg-type]
+    pre: Preprocess = create_preprocess(Input(**changes), (0.5,) * 3, (0.5,) * 3, 32)  # type: ignore[arg-type]
     return FeatureCache(model, "test_efficientnet", pre, "torch", 1, "cpu", {})
 
 

@@ -54,15 +54,12 @@ class Preprocess(pydantic.BaseModel):
         return f"{self.fit} {self.resize} {self.interpolation} without antialiasing"
 
 
-def create_preprocess(
-    options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int, larger_size: int
-) -> Preprocess:
-    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale) and own input size.
+def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Preprocess:
+    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale).
 
-    `larger_size` is the side in pixels that "larger" stands for.
+    `size` is the side in pixels that the words for `size` ("auto", "larger") stand for.
     """
-    own = larger_size if options.size == "larger" else size
-    side = options.size if isinstance(options.size, int) else own
+    side = options.size if isinstance(options.size, int) else size
     return Preprocess(
         size=side,
         fit=options.fit,

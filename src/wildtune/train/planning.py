@@ -11,7 +11,7 @@ from torch import nn
 
 from wildtune import runtime
 from wildtune.errors import RecipeError
-from wildtune.model.backbone import head_of, read_facts
+from wildtune.model.backbone import head_of, larger_size, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_preprocess
@@ -35,7 +35,8 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
     `model` is the classifier on its pretrained weights. Nothing after the plan decides a default.
     """
     facts = read_facts(model, recipe.backbone)
-    preprocess = create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.larger_size)
+    size = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
+    preprocess = create_preprocess(recipe.input, facts.mean, facts.std, size)
     device = runtime.detect_device()
     sides = {side: split.side(side) for side in ("train", "val", "test")}
     counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}
