@@ -289,7 +289,7 @@ def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Report
     for name in ("train", "val"):
         photos = split.side(name)
         with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data: decode_stored(data, pre), pre.stored_key, tell)
+            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
         sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
     return sides
 
@@ -321,7 +321,8 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
     photos = {photo.path: photo for photo in findings.usable}
 
     def thumbnail(path: str) -> bytes | None:
-        return create_thumbnail(catalogue.read_bytes(photos[path])) if path in photos else None
+        photo = photos.get(path)
+        return create_thumbnail(catalogue.read_bytes(photo), box=photo.box) if photo else None
 
     content = RunContent(
         title=f"{plan.backbone} on {len(plan.class_names)} classes",
