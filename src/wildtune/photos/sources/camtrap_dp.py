@@ -129,12 +129,13 @@ def load_camtrap_dp(path: Path, content: Any, read: bool, labelled: bool = True)
     return create_trap_catalogue(path, traps, read, labelled, notices)
 
 
-def _read_tables(path: Path, content: dict[str, Any], problems: list[str]) -> dict[str, list[Row]]:
+def _read_tables(path: Path, content: Any, problems: list[str]) -> dict[str, list[Row]]:
     """Return the rows of the three tables; what is wrong with the package or a header goes to the problems."""
-    resources = content["resources"]
+    resources = content.get("resources") if isinstance(content, dict) else None
     if not isinstance(resources, list):
-        problems.append(f"resources must be a list. Got {describe_kind(resources)}")
-        resources = []
+        found = f"{describe_kind(content)} without it" if resources is None else describe_kind(resources)
+        problems.append(f"it must be an object whose resources are a list. Got {found}")
+        return {}
     places = {r["name"]: r.get("path") for r in resources if isinstance(r, dict) and isinstance(r.get("name"), str)}
     tables: dict[str, list[Row]] = {}
     for name, needed in _NEEDED.items():
