@@ -55,11 +55,10 @@ def _lists(path: Path, content: Any, labelled: bool, problems: list[str]) -> dic
             f"Give the photos themselves, and this file beside them: --detections {path.name}"
         )
     if not isinstance(content, dict) or not set(_LISTS) & set(content):
-        held = f"the keys {', '.join(sorted(content)[:8]) or 'of nothing'}"
         raise PhotosError(
             f"{path} is JSON, but of no kind that lists photos.\n"
             "Expected COCO Camera Traps (an object with images, annotations and categories) or a Camtrap DP "
-            f"datapackage.json; found {held if isinstance(content, dict) else describe_kind(content)}."
+            f"datapackage.json; found {describe_kind(content)}."
         )
     lists: dict[str, list[Any]] = {}
     for key in _LISTS:

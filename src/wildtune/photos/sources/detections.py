@@ -79,10 +79,11 @@ def crop_animals(catalogue: Catalogue, detections: Detections) -> Catalogue:
         else:
             cropped.append((photo, detected))
     with quiet_warnings():
-        for crops in map_in_threads(lambda pair: _crops(catalogue, *pair, detections.margin), cropped, _THREADS):
-            photos += crops
-    crops_made = sum(photo.box is not None for photo in photos)
-    notices = [f"{crops_made} crops of animals from {len(cropped)} photos, by {path.name}."]
+        for found_crops in map_in_threads(lambda pair: _crops(catalogue, *pair, detections.margin), cropped, _THREADS):
+            photos += found_crops
+    crops = [photo for photo in photos if photo.box]
+    whole = len({photo.file_name for photo in crops})
+    notices = [f"{len(crops)} crops of animals from {whole} photos, by {path.name}."]
     if empty:
         notices.append(
             f"{len(empty)} photos without an animal of confidence {detections.threshold:g} or more left out as empty, "
@@ -139,10 +140,9 @@ def _read_detections(path: Path, threshold: float) -> dict[str, _Detected]:
     """Return what the detector says by file, named as written and by its absolute path."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        found = f"the keys {', '.join(sorted(content)[:8])}" if isinstance(content, dict) else describe_kind(content)
         raise PhotosError(
             f"{path} holds no results of MegaDetector.\n"
-            f"Expected a JSON object with info, detection_categories and the list images; found {found}."
+            f"Expected an object with info, detection_categories and the list images; found {describe_kind(content)}."
         )
     problems: list[str] = []
     animals = _animal_categories(content, problems)

@@ -95,7 +95,9 @@ def describe_kind(value: Any) -> str:
         return f"the text '{value[:60]}'"
     if isinstance(value, int | float):
         return f"the number {value}"
-    return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, list):
+        return "a list"
+    return f"an object with the keys {', '.join(sorted(value)[:8])}" if value else "an empty object"
 
 
 def normal_path(root: Path, written: str) -> str:
