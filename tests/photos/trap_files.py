@@ -110,6 +110,30 @@ def write_camtrap(root: Path, tables: dict[str, list[dict[str, str]]]) -> Path:
     return write(root / "datapackage.json", json.dumps(package).encode())
 
 
+def write_trap_lists(place: Path, paths: list[str]) -> None:
+    """Write photos in class folders below `place` as metadata.json, camtrap/ (with copies) and detections.json."""
+    content: dict[str, Any] = {"info": {}, "images": [], "annotations": [], "categories": []}
+    names = sorted({Path(path).parent.name for path in paths})
+    content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names)]
+    tables: dict[str, list[dict[str, str]]] = {"deployments": [], "media": [], "observations": []}
+    tables["deployments"] = [{"deploymentID": f"d{site}", "locationID": f"site {site}"} for site in range(5)]
+    for number, path in enumerate(paths):
+        label, key, deployment = Path(path).parent.name, f"m{number}", f"d{number % 5}"
+        content["images"].append({"id": key, "file_name": path, "location": f"site {number % 5}"})
+        content["annotations"].append({"id": key, "image_id": key, "category_id": names.index(label)})
+        write(place / "camtrap" / path, (place / path).read_bytes())
+        time = f"2021-05-02T04:10:{number:02}Z"
+        common = {"mediaID": key, "deploymentID": deployment}
+        tables["media"].append({**common, "timestamp": time, "filePath": path, "fileMediatype": "image/png"})
+        kind = {"observationLevel": "media", "observationType": "animal", "scientificName": label}
+        tables["observations"].append({"observationID": f"o{number}", **common, **kind})
+    write_coco(place, content)
+    write_camtrap(place / "camtrap", tables)
+    everywhere = sorted(path.relative_to(place).as_posix() for path in place.glob("*photos/**/*.png"))
+    images = [{"file": path, "detections": [detection([0.1, 0.1, 0.8, 0.8])]} for path in everywhere]
+    write(place / "detections.json", json.dumps(megadetector(images)).encode())
+
+
 def megadetector(images: list[dict[str, Any]]) -> dict[str, Any]:
     """Return results of MegaDetector, with its three categories."""
     return {

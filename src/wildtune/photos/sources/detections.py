@@ -91,6 +91,9 @@ def crop_animals(catalogue: Catalogue, detections: Detections) -> Catalogue:
         )
     if unseen:
         notices.append(f"{len(unseen)} photos that are not in {path.name} left out, such as {unseen[0]}.")
+    lost = sorted(set(catalogue.class_names) - {photo.label for photo in photos})
+    if lost:
+        notices.append(f"Classes of which no photo is left: {', '.join(lost)}.")
     if failed:
         notices.append(f"{failed} photos that the detector failed on are set aside.")
     if not photos:
