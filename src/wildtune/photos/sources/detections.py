@@ -224,7 +224,7 @@ def _is_box(shares: Any) -> bool:
         return False
     x, y, width, height = shares
     inside = x + width <= 1 + _SLACK and y + height <= 1 + _SLACK
-    return min(x, y) >= -_SLACK and min(width, height) >= 0 and inside
+    return bool(inside and min(x, y) >= -_SLACK and min(width, height) >= 0)
 
 
 def _detected(found: dict[str, _Detected], root: Path, photo: Photo) -> _Detected | None:
