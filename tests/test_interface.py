@@ -17,11 +17,12 @@ from wildtune import cli
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
 
+DETECTIONS = ["--detection-threshold", "--detections"]
 COMMANDS = {
-    "train": (["PHOTOS"], ["--backbone", "--out", "--recipe", "--resume", "--set", "--weights"]),
-    "check": (["PHOTOS"], ["--out"]),
-    "evaluate": (["RUN", "PHOTOS"], []),
-    "predict": (["RUN", "PHOTOS"], ["--out", "--to"]),
+    "train": (["PHOTOS"], ["--backbone", *DETECTIONS, "--out", "--recipe", "--resume", "--set", "--weights"]),
+    "check": (["PHOTOS"], [*DETECTIONS, "--out"]),
+    "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
+    "predict": (["RUN", "PHOTOS"], [*DETECTIONS, "--out", "--to"]),
     "recipes": (["NAME"], []),
     "demo": ([], ["--out"]),
 }
@@ -29,6 +30,7 @@ COMMANDS = {
 PYTHON_NAMES = [
     "Bundle",
     "Catalogue",
+    "Detections",
     "Evaluation",
     "Findings",
     "Photo",

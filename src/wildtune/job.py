@@ -26,7 +26,7 @@ from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, audit, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import create_thumbnail
-from wildtune.photos.sources import list_photos, load_photos
+from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
 from wildtune.photos.store import load_store
 from wildtune.predict.predictions import Predictions, save_predictions
@@ -56,8 +56,14 @@ class Run:
     evaluation: RunEvaluation
 
 
-def train(source: str | Path, recipe: Recipe, out: str | Path, reporter: Reporter | None = None) -> Run:
-    """Train a classifier on photos and leave every promised file in the new folder `out`.
+def train(
+    source: str | Path,
+    recipe: Recipe,
+    out: str | Path,
+    reporter: Reporter | None = None,
+    detections: Detections | None = None,
+) -> Run:
+    """Train a classifier on photos, or on the crops of `detections`, and leave every promised file in `out`, new.
 
     Raises CommandError when `out` already holds something, PhotosError, WeightsError or RecipeError for what
     cannot be used. The photos are only read.
@@ -73,7 +79,7 @@ def train(source: str | Path, recipe: Recipe, out: str | Path, reporter: Reporte
     if recipe.weights not in ("auto", "none"):
         # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
         recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
-    catalogue = _load_catalogue(source, reporter)
+    catalogue = _load_catalogue(source, reporter, detections)
     findings = _audit(catalogue, reporter)
     split = split_photos(findings, recipe.split)
     model, facts = _load_model(recipe, split, reporter)
@@ -81,6 +87,8 @@ def train(source: str | Path, recipe: Recipe, out: str | Path, reporter: Reporte
     reporter.log_to(out / "train.log")
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about = {"photos": str(where.resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
+    if detections is not None:
+        about["detections"] = {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}
     files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
@@ -109,7 +117,8 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
-    catalogue = _load_catalogue(source or about["photos"], reporter)
+    detections = Detections(**about["detections"]) if "detections" in about else None
+    catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     findings = _audit(catalogue, reporter)
     split = split_photos(findings, recipe.split)
     if plan.data_key != data_key(split):
@@ -124,14 +133,18 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
     return _carry_out(plan, findings, split, model, folder, reporter)
 
 
-def predict(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Predictions:
-    """Predict all photos in a folder, file, CSV or TFRecord source with a run's (or a bundle's own) classifier.
+def predict(
+    run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
+) -> Predictions:
+    """Predict all photos of a folder, a file or another source with a run's (or a bundle's own) classifier.
 
-    A photo that cannot be read gets its reason instead of a prediction.
+    With `detections` each animal's crop is predicted. A photo that cannot be read gets its reason instead of a
+    prediction.
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    catalogue = list_photos(source)
+    catalogue = list_photos(source, detections=detections)
+    _say_notices(catalogue, reporter)
     predictor = _create_predictor(bundle)
     with reporter.bar("predicting") as tell:
         predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
@@ -139,15 +152,17 @@ def predict(run: str | Path, source: str | Path, reporter: Reporter | None = Non
     return dataclasses.replace(predictions, labels=known)
 
 
-def evaluate(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Evaluation:
-    """Score a run's classifier on labelled photos it has not been trained on.
+def evaluate(
+    run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
+) -> Evaluation:
+    """Score a run's classifier on labelled photos it has not been trained on, or on the crops of `detections`.
 
     Photos whose label the classifier does not know are left out, and said so. Raises PhotosError when none is
     left.
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    findings = _audit(_load_catalogue(source, reporter), reporter)
+    findings = _audit(_load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
         raise PhotosError(
@@ -171,10 +186,10 @@ def saved_evaluation(run: str | Path) -> Evaluation:
     return load_evaluation(path).headline
 
 
-def check(source: str | Path, reporter: Reporter | None = None) -> Findings:
-    """Look for faults in photos."""
+def check(source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None) -> Findings:
+    """Look for faults in photos, or in the crops of `detections`."""
     reporter = reporter or Reporter()
-    return _audit(_load_catalogue(source, reporter), reporter)
+    return _audit(_load_catalogue(source, reporter, detections), reporter)
 
 
 def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
@@ -289,7 +304,7 @@ def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Report
     for name in ("train", "val"):
         photos = split.side(name)
         with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data: decode_stored(data, pre), pre.stored_key, tell)
+            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
         sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
     return sides
 
@@ -321,7 +336,8 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
     photos = {photo.path: photo for photo in findings.usable}
 
     def thumbnail(path: str) -> bytes | None:
-        return create_thumbnail(catalogue.read_bytes(photos[path])) if path in photos else None
+        photo = photos.get(path)
+        return create_thumbnail(catalogue.read_bytes(photo), box=photo.box) if photo else None
 
     content = RunContent(
         title=f"{plan.backbone} on {len(plan.class_names)} classes",
@@ -345,12 +361,16 @@ def _headline(evaluation: RunEvaluation, folder: Path) -> str:
     )
 
 
-def _load_catalogue(source: str | Path, reporter: Reporter) -> Catalogue:
+def _load_catalogue(source: str | Path, reporter: Reporter, detections: Detections | None) -> Catalogue:
     reporter.say(f"reading {source}")
-    catalogue = load_photos(source)
+    catalogue = load_photos(source, detections=detections)
+    _say_notices(catalogue, reporter)
+    return catalogue
+
+
+def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:
     for notice in catalogue.notices:
         reporter.say(f"note: {notice}")
-    return catalogue
 
 
 def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:

@@ -98,7 +98,7 @@ def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Te
     if photo.error:
         return photo.error
     try:
-        return create_input(decode_stored(catalogue.read_bytes(photo), preprocess), preprocess)
+        return create_input(decode_stored(catalogue.read_bytes(photo), preprocess, photo.box), preprocess)
     except DecodeError as error:
         return str(error)
     except OSError as error:
