@@ -291,7 +291,7 @@ def _predict_side(
     def view(i: int) -> Tensor:
         loaded = load_input(catalogue, photos[i], predictor.bundle.preprocess)
         if isinstance(loaded, str):
-            raise PhotosError(f"{photos[i].path} cannot be read any more: {loaded}.\nBring it back as it was.")
+            raise PhotosError(f"{photos[i].path} cannot be used any more: {loaded}.\nBring it back as it was.")
         return loaded
 
     return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))

@@ -31,6 +31,21 @@ def create(**changes: int) -> FeatureCache:
     return FeatureCache(model, "test_efficientnet", pre, "torch", 1, "cpu", {})
 
 
+def test_a_network_that_is_being_trained_still_gives_its_plain_features(asked: list[int]) -> None:
+    torch.manual_seed(0)
+    model = create_classifier("test_vit", 3)
+    for module in model.modules():
+        if hasattr(module, "drop_path1"):
+            module.drop_path1 = torch.nn.Dropout(0.9)
+    pre = create_preprocess(Input(), (0.5,) * 3, (0.5,) * 3, 160)
+    cache = FeatureCache(model, "test_vit", pre, "torch", 1, "cpu", {})
+    photos = [Photo("1.png", sha256="1")]
+    plain = cache.load(photos, lambda i: torch.ones(3, 160, 160), PLAIN)
+    model.train()
+    other = cache.load(photos, lambda i: torch.ones(3, 160, 160), {"augment": "the same, under another name"})
+    assert torch.equal(plain, other)
+
+
 def load(cache: FeatureCache, numbers: list[int], asked: list[int], key: dict[str, object] = PLAIN) -> Tensor:
     def view(i: int) -> Tensor:
         asked.append(numbers[i])

@@ -40,7 +40,7 @@ def test_a_stage_can_train_on_smaller_inputs_than_photos_are_classified_at(photo
 
 
 def test_a_stage_cannot_train_on_larger_ones(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"finetune\.size must be at most the input's 48 pixels"):
+    with pytest.raises(RecipeError, match="must be at most the input's 48 pixels"):
         job.train(photos, small_recipe("stages.1.size=64"), tmp_path / "run")
     with pytest.raises(RecipeError, match=r"a head has input\.size"):
         load_recipe("default", ["stages.0.size=64"])
@@ -71,3 +71,17 @@ def test_a_batch_in_parts_trains_as_the_whole_one(
         kept.append(load_file(tmp_path / str(part) / "checkpoints" / "stages" / "finetune.safetensors"))
     for name, weights in kept[0].items():
         torch.testing.assert_close(weights, kept[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_built_for_one_size_trains_at_that(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_carry_out", lambda plan, *_: plan)
+    own, smaller = (
+        small_recipe("input.size=256", f"stages.1.size={size}").model_copy(update={"backbone": "vit_tiny_patch16_224"})
+        for size in ("own", "224")
+    )
+    plan = job.train(photos, own, tmp_path / "own")
+    assert [planned.size for planned in plan.stages] == [256, 256]  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match="Leave it at 'input'"):
+        job.train(photos, smaller, tmp_path / "smaller")

@@ -130,13 +130,12 @@ def larger_size(model: nn.Module, size: int) -> int:
     larger inputs than it was trained on (Touvron et al. 2019).
     """
     larger = max(round(size * 9 / 7 / 32), -(-(size + 16) // 32)) * 32
-    return larger if _takes_size(model, larger) else size
+    fixed = model.pretrained_cfg.get("fixed_input_size")  # type: ignore[union-attr, operator]
+    return larger if not fixed and takes_size(model, larger) else size
 
 
-def _takes_size(model: nn.Module, size: int) -> bool:
-    """Say whether a network that is not built for one size works on square inputs of `size` pixels."""
-    if model.pretrained_cfg.get("fixed_input_size"):  # type: ignore[union-attr, operator]
-        return False
+def takes_size(model: nn.Module, size: int) -> bool:
+    """Say whether a network works on square inputs of `size` pixels as it is built now."""
     parameter = next(model.parameters())
     try:
         with torch.inference_mode():

@@ -99,6 +99,7 @@ def create_engine(module: nn.Module, size: int, kind: str, threads: int, device:
 
 
 def _run_torch(module: nn.Module, images: Tensor) -> Tensor:
+    module.eval()  # whoever trained it in between: a random depth would be cached as the photo's features
     with torch.inference_mode():
         return module(images.contiguous(memory_format=torch.channels_last)).float()
 

@@ -43,7 +43,9 @@ class FeatureCache:
         versions: dict[str, str],
     ) -> None:
         """Use the model's backbone as it is now; `versions` of the runtimes are part of the cache's key."""
-        self._create_engine = lambda: create_engine(FeatureExtractor(model), preprocess.size, engine, threads, device)
+        self._create_engine = lambda: create_engine(
+            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device
+        )
         self._key = {
             "version": _VERSION,
             "backbone": backbone,

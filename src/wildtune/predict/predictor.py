@@ -15,7 +15,7 @@ from wildtune.model.backbone import FeatureExtractor, head_of
 from wildtune.model.bundle import Bundle
 from wildtune.model.engine import Engine, create_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
-from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
 from wildtune.photos.threads import map_in_threads
 from wildtune.predict.predictions import Predictions
@@ -98,7 +98,10 @@ def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Te
     if photo.error:
         return photo.error
     try:
-        return create_input(decode_stored(catalogue.read_bytes(photo), preprocess, photo.box), preprocess)
+        data = catalogue.read_bytes(photo)
+        if photo.sha256 and photo_sha256(data, photo.box) != photo.sha256:
+            return "it has changed since the photos were listed"
+        return create_input(decode_stored(data, preprocess, photo.box), preprocess)
     except DecodeError as error:
         return str(error)
     except OSError as error:

@@ -117,6 +117,8 @@ def _use_of_validation(content: RunContent) -> str:
     uses = []
     if any(stage.keep == "best" and stage.epochs > 1 for stage in stages):
         uses.append("they chose which epoch to keep")
+    elif any(stage.keep == "best" for stage in stages[1:]):
+        uses.append("they chose whether to keep a stage")
     if any(stage.policy.name == "plateau" for stage in stages):
         uses.append("they steered the learning rate")
     return listed(uses)
@@ -206,7 +208,7 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
 def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]) -> str:
     kept, photos = kept_record(records), content.plan.side_size("val")
     if kept is None:
-        best = max(records, key=lambda record: record.val_accuracy)
+        best = max(records, key=lambda record: (record.val_accuracy, -record.val_loss))
         return (
             "None of its epochs did better on the validation photos than the weights it started from: the best, "
             f"epoch {best.epoch}, had a validation accuracy of {percent(best.val_accuracy)} and a validation loss of "

@@ -14,6 +14,11 @@ from wildtune.report.wording import counted, listed, points, quoted
 def compare_text(content: RunContent, key: tuple[str, str]) -> str:
     """Return whether the stages after `key`'s helped on its side, with the interval and the exact test."""
     comparison = content.evaluation.comparisons[key]
+    if not _kept_later(content, key[0]):
+        return (
+            f"{_later_stages(content, key[0], comparison.second)} changed nothing: no epoch did better on the "
+            f"validation photos, so the final model is that of stage {quoted(key[0])}."
+        )
     photos = f"{counted(comparison.photos, SIDE_NAMES[key[1]] + ' photo')}"
     later = _later_stages(content, key[0], comparison.second)
     first, second = quoted(comparison.first), quoted(comparison.second)
@@ -36,6 +41,14 @@ def compare_text(content: RunContent, key: tuple[str, str]) -> str:
         f"{counts}, which chance alone could explain ({test}).{_borderline(comparison)} "
         f"{_blind_spot(changed, comparison.photos)}"
     )
+
+
+def _kept_later(content: RunContent, name: str) -> bool:
+    """Say whether any epoch after a stage's was kept; without a history, that one may have been."""
+    names = [planned.stage.name for planned in content.plan.stages]
+    later = set(names[names.index(name) + 1 :]) if name in names else set(names)
+    records = [record for record in content.history if record.stage in later]
+    return not records or any(record.kept for record in records)
 
 
 def _later_stages(content: RunContent, name: str, last: str) -> str:

@@ -45,8 +45,6 @@ def train_stages(
         name = planned.stage.name
         set_trainable(model, head_of(model), planned.stage.train)
         if number >= progress.stage:
-            if number > progress.stage:
-                progress.begin_epoch(number, 0)
             reporter.say(_announce(planned, progress))
             data = create_stage_data(model, plan, planned, sides, versions, reporter)
             StageTrainer(model, planned, plan.seed, data, progress, run, reporter).train()

@@ -11,7 +11,7 @@ from torch import nn
 
 from wildtune import runtime
 from wildtune.errors import RecipeError
-from wildtune.model.backbone import head_of, larger_size, read_facts
+from wildtune.model.backbone import head_of, larger_size, read_facts, takes_size
 from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_preprocess
@@ -90,17 +90,31 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _stage_size(stage: Stage, model: nn.Module, sizes: dict[str, int]) -> int:
+    """Return the side in pixels of a stage's inputs; `sizes` are those that the words stand for."""
+    size = sizes[stage.size] if isinstance(stage.size, str) else stage.size
+    if size > sizes["input"]:
+        raise RecipeError(
+            f"size of stage '{stage.name}' must be at most the input's {sizes['input']} pixels (input.size). "
+            f"Got {size}."
+        )
+    if size == sizes["input"] or takes_size(model, size):
+        return size
+    if stage.size == "own":  # a network that was built for the input's size takes no other
+        return sizes["input"]
+    raise RecipeError(
+        f"size of stage '{stage.name}' is {size}, which this network does not take when it is built for inputs of "
+        f"{sizes['input']} pixels. Leave it at 'input'."
+    )
+
+
 def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int], device: str) -> PlannedStage:
     set_trainable(model, head_of(model), stage.train)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = stage.train == "head"
     views = stage.epochs if stage.views == "every_epoch" or not head else min(stage.views, stage.epochs)
-    size = sizes[stage.size] if isinstance(stage.size, str) else stage.size
-    if size > sizes["input"]:
-        raise RecipeError(
-            f"stages.{stage.name}.size must be at most the input's {sizes['input']} pixels (input.size). Got {size}."
-        )
+    size = _stage_size(stage, model, sizes)
     pays = photos * stage.epochs >= COMPILE_FROM_VIEWS and trained >= COMPILE_FROM_WEIGHTS
     return PlannedStage(
         stage=stage,
