@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildtune import wording
 from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
 from wildtune.photos.audit import SET_ASIDE
 from wildtune.recipe import Stage
-from wildtune.report import wording
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
 from wildtune.report.verdict import compare_text
-from wildtune.report.wording import counted, listed, nats, percent, percent_range, points, quoted
 from wildtune.train.history import EpochRecord
 from wildtune.train.plan import PlannedStage
+from wildtune.wording import counted, listed, nats, percent, percent_range, points, quoted
 
 SMALL_CLASS = 10
 
