@@ -178,11 +178,12 @@ def confound_findings(giveaways: Sequence[Giveaway], class_count: int) -> tuple[
     for mark in dict.fromkeys(g.mark for g in giveaways):
         first, *others = (g for g in giveaways if g.mark == mark)
         low, high = first.interval
+        inside, outside = _percent(first.inside), _percent(first.outside)
         text = (
             f"the whole set: the {mark.name} alone tells '{first.class_name}' from {rest} in "
-            f"{_percent(first.accuracy)} of cases, both sides counting the same (chance 50 %, 95 % interval {low * 100:.0f} to {_percent(high)}). "
-            f"It is {first.typical} in {_percent(first.inside)} of '{first.class_name}' and in "
-            f"{_percent(first.outside)} of the others."
+            f"{_percent(first.accuracy)} of cases, both sides counting the same (chance 50 %, 95 % interval "
+            f"{low * 100:.0f} to {_percent(high)}). It is {first.typical} in {inside} of '{first.class_name}' and in "
+            f"{outside} of the others."
         )
         if others:
             named = ", ".join(f"'{g.class_name}' ({_percent(g.accuracy)})" for g in others[:MOST_NAMED])

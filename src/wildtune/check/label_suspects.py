@@ -87,7 +87,7 @@ def rank_labels(photos: Sequence[Photo], features: np.ndarray, groups: Sequence[
     index = {name: number for number, name in enumerate(class_names)}
     targets = np.array([index[photo.label] for photo in photos], dtype=np.int64)
     probs = held_out_probabilities(features, targets, groups, seed)
-    return rank_predictions(photos, probs, class_names)
+    return rank_predictions([photo.path for photo in photos], [photo.label for photo in photos], probs, class_names)
 
 
 def held_out_probabilities(
@@ -120,43 +120,32 @@ def held_out_probabilities(
 
 
 def rank_predictions(
-    photos: Sequence[Photo], probs: np.ndarray, class_names: Sequence[str], judge: str = HEADS
+    paths: Sequence[str], labels: Sequence[str], probs: np.ndarray, class_names: Sequence[str], judge: str = HEADS
 ) -> LabelRanking:
     """Rank labelled photos by out-of-sample probabilities (N, C), columns in the order of `class_names`.
 
     A row of NaN is a photo that could not be judged.
     """
     index = {name: number for number, name in enumerate(class_names)}
-    targets = np.array([index[photo.label] for photo in photos], dtype=np.int64)
+    targets = np.array([index[label] for label in labels], dtype=np.int64)
     judged = np.flatnonzero(~np.isnan(probs).any(axis=1))
-    scores = np.full(len(photos), np.nan)
+    scores = np.full(len(targets), np.nan)
     estimate, agreement, reason = 0, float("nan"), "no class has enough photos to judge labels by"
-    if len(judged) and len(np.unique(targets[judged])) > 1:
+    if len(np.unique(targets[judged])) > 1:
         given, found = targets[judged], probs[judged]
         scores[judged], estimate = _confident_learning(given, found)
-        agreement = float((found.argmax(axis=1) == given).mean())
-        reason = ""
+        agreement, reason = float((found.argmax(axis=1) == given).mean()), ""
         if _skill(given, found) < LEAST_SKILL:
             reason = "the features tell these classes apart too poorly to doubt single labels"
-    order = np.lexsort((np.arange(len(photos)), np.nan_to_num(scores, nan=2.0)))
     rows = []
-    for rank, i in enumerate(order, start=1):
-        known = not np.isnan(scores[i])
-        best = int(probs[i].argmax()) if known else int(targets[i])
-        suspect = known and not reason and rank <= estimate and best != targets[i]
-        probability = float(probs[i, best]) if known else float("nan")
-        rows.append(
-            RankedLabel(
-                photos[i].path,
-                photos[i].label,
-                class_names[best] if known else "",
-                probability,
-                float(scores[i]),
-                rank if known else 0,
-                suspect,
-                judge,
-            )
-        )
+    for rank, i in enumerate(np.lexsort((np.arange(len(targets)), np.nan_to_num(scores, nan=2.0))), start=1):
+        if np.isnan(scores[i]):
+            rows.append(RankedLabel(paths[i], labels[i], "", float("nan"), float("nan"), 0, False, judge))
+            continue
+        best = int(probs[i].argmax())
+        suspect = not reason and rank <= estimate and best != targets[i]
+        score, probability = float(scores[i]), float(probs[i, best])
+        rows.append(RankedLabel(paths[i], labels[i], class_names[best], probability, score, rank, suspect, judge))
     return LabelRanking(tuple(rows), agreement, estimate, reason)
 
 

@@ -33,7 +33,7 @@ FAULTS = {
     "near_duplicate": "that look almost the same as another photo",
     "label_conflict": "under two different labels, of which at most one is right",
     "label_suspect": "that do not look like their label to a model that never saw them",
-    "confound": "where something other than the animal may give the class away",
+    "confound": "marks of the files, such as their format, that give classes away beside the animal",
 }
 
 

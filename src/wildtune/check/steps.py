@@ -1,0 +1,74 @@
+"""The checks on the whole set in their order, for `wildtune check` and for the start of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+
+from wildtune import runtime
+from wildtune.check.confounds import confound_findings, find_giveaways
+from wildtune.check.label_suspects import LabelRanking, create_groups, rank_labels, suspect_findings
+from wildtune.check.marks import read_marks
+from wildtune.model.backbone import check_backbone, read_facts
+from wildtune.model.engine import choose_engine
+from wildtune.model.features import FeatureCache
+from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
+from wildtune.model.weights import create_pretrained
+from wildtune.photos.audit import KINDS, Finding, Findings
+from wildtune.photos.decode import quiet_warnings
+from wildtune.recipe import Recipe
+
+Progress = Callable[[int, int], None]
+
+RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
+
+
+def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
+    """Return the findings with more of them, ordered by kind; within a kind those there come first, then as given."""
+    every = sorted((*findings.findings, *more), key=lambda finding: KINDS.index(finding.kind))
+    return replace(findings, findings=tuple(every))
+
+
+def find_confounds(findings: Findings, seed: int = 0, progress: Progress | None = None) -> tuple[Finding, ...]:
+    """Return a finding for each mark of the usable photos' files that gives classes away; see `check.confounds`."""
+    photos = [photo for photo in findings.usable if photo.label]
+    marks = read_marks(findings.catalogue, photos, progress)
+    giveaways = find_giveaways(marks, [photo.label for photo in photos], create_groups(findings, photos), seed)
+    return confound_findings(giveaways, len({photo.label for photo in photos}))
+
+
+def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | None = None) -> LabelRanking:
+    """Rank the labels of all usable photos, on features of the recipe's backbone, weights and input.
+
+    Raises RecipeError and WeightsError as training with that recipe would. With random weights nothing is judged.
+    """
+    check_backbone(recipe.backbone)
+    photos = [photo for photo in findings.usable if photo.label]
+    if recipe.weights == "none":
+        return LabelRanking((), float("nan"), 0, RANDOM_WEIGHTS)
+    classes = max(2, len({photo.label for photo in photos}))
+    size = recipe.input.size if isinstance(recipe.input.size, int) else None
+    model, _ = create_pretrained(recipe.backbone, recipe.weights, classes, size, recipe.seed)
+    facts = read_facts(model, recipe.backbone)
+    pre = create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.larger_size)
+    threads, device = runtime.compute_threads(), runtime.detect_device()
+    runtime.set_threads(threads)
+    model.to(device)
+    versions = runtime.environment()["packages"]
+    cache = FeatureCache(model, recipe.backbone, pre, choose_engine(model, device), threads, device, versions)
+    catalogue = findings.catalogue
+    with quiet_warnings():
+        features = cache.load(
+            photos,
+            lambda i: create_input(decode_stored(catalogue.read_bytes(photos[i]), pre), pre),
+            {"augment": None},
+            progress,
+        )
+    return rank_labels(photos, features.numpy(), create_groups(findings, photos), recipe.seed)
+
+
+def add_suspects(
+    findings: Findings, ranking: LabelRanking, confirmed: Collection[str] = (), remark: str = ""
+) -> Findings:
+    """Return the findings with the ranking's suspects, but for photos whose label the user has confirmed."""
+    return add_findings(findings, (f for f in suspect_findings(ranking, remark) if f.path not in confirmed))
