@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from wildtune import files, runtime
 from wildtune.check.balance import describe_imbalance
+from wildtune.check.groups import create_groups
 from wildtune.check.label_suspects import (
     MODEL,
     LabelRanking,
-    create_groups,
     describe_ranking,
     rank_labels,
     rank_predictions,

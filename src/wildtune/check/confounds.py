@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from wildtune.check.groups import number_groups
 from wildtune.check.marks import PhotoMarks
 from wildtune.photos.audit import Finding
 from wildtune.runtime import seed_from
@@ -140,7 +141,7 @@ def find_giveaways(
     """
     class_names = sorted(set(labels))
     targets = np.searchsorted(np.array(class_names, dtype=object), np.array(labels, dtype=object)).astype(np.int64)
-    members = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+    members = number_groups(groups)
     counts = np.bincount(targets, minlength=len(class_names))
     candidates = np.flatnonzero((counts >= LEAST_PHOTOS) & (len(targets) - counts >= LEAST_PHOTOS))
     if len(class_names) == 2:

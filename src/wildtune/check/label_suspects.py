@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from wildtune import files
+from wildtune.check.groups import number_groups
 from wildtune.errors import PhotosError
-from wildtune.photos.audit import Finding, Findings
+from wildtune.photos.audit import Finding
 from wildtune.photos.catalogue import Photo
 from wildtune.runtime import seed_from
+from wildtune.wording import counted, percent
 
 FOLDS = 5
 # A head that learnt a class from fewer photos cannot say that another photo is none of it.
@@ -166,35 +168,16 @@ def suspect_findings(ranking: LabelRanking, remark: str = "") -> tuple[Finding, 
 
 def describe_ranking(ranking: LabelRanking) -> str:
     """Say in one sentence what the ranking found."""
-    judged = sum(row.rank > 0 for row in ranking.rows)
     if ranking.reason:
         return f"label errors were not looked for: {ranking.reason}"
-    left = f"; {len(ranking.rows) - judged} of too small classes were not judged" if judged < len(ranking.rows) else ""
+    judged = sum(row.rank > 0 for row in ranking.rows)
+    doubtful = counted(len(ranking.suspects), "label is", "labels are")
+    left = len(ranking.rows) - judged
+    unjudged = f"; {counted(left, 'photo')} of classes too small to judge" if left else ""
     return (
-        f"label errors: heads on the other photos agree with {ranking.agreement:.1%} of {judged} labels; "
-        f"{len(ranking.suspects)} labels are doubtful{left}"
+        f"label errors: heads that never saw the photo agree with {percent(ranking.agreement)} of "
+        f"{counted(judged, 'label')}; {doubtful} doubtful{unjudged}"
     )
-
-
-def create_groups(findings: Findings, photos: Sequence[Photo]) -> list[str]:
-    """Return for each photo the name of the group it must stay with: the source's own, joined with near duplicates.
-
-    A wrong label on one of two like photos would otherwise vouch for the other.
-    """
-    names = {photo.path: photo.group or photo.path for photo in photos}
-    parent: dict[str, str] = {name: name for name in names.values()}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for finding in findings.findings:
-        if finding.kind == "near_duplicate" and finding.path in names and finding.other_path in names:
-            ends = sorted((root(names[finding.path]), root(names[finding.other_path])))
-            parent[ends[1]] = ends[0]
-    return [root(names[photo.path]) for photo in photos]
 
 
 def save_ranking(rankings: Iterable[LabelRanking], path: Path) -> None:
@@ -239,13 +222,13 @@ def _folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> Iterable[tu
     """Yield the (fitted, held-out) photo indices of each fold."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    names, numbers = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    most = int(np.bincount(targets).max(initial=0))
-    count = min(FOLDS, len(names), most)
+    numbers = number_groups(groups)
+    group_count = int(numbers.max(initial=-1)) + 1
+    count = min(FOLDS, group_count, int(np.bincount(targets).max(initial=0)))
     if count < 2:
         return
     state = seed_from(seed, "label folds") % 2**32
-    kind = StratifiedKFold if len(names) == len(targets) else StratifiedGroupKFold
+    kind = StratifiedKFold if group_count == len(targets) else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes smaller than the number of folds are dealt with here
         yield from kind(count, shuffle=True, random_state=state).split(np.zeros(len(targets)), targets, numbers)

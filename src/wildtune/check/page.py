@@ -154,6 +154,7 @@ class _Builder:
             "aside": kind in SET_ASIDE,
             "count": wording.whole(len(self._by_kind[kind])),
             "cards": cards,
+            "pairs": any(len(card["photos"]) > 1 for card in cards),
             "left": wording.whole(len(left)) if left else "",
             "left_from": wording.plain(left[0].path) if left else "",
         }
@@ -161,7 +162,7 @@ class _Builder:
     def _card(self, finding: Finding, paths: Sequence[str], pictured: bool) -> dict[str, Any]:
         ranked = self._ranked.get(finding.path) if finding.kind == "label_suspect" else None
         card = {
-            "detail": wording.plain(finding.detail),
+            "detail": _sentence(wording.plain(finding.detail)),
             "suggestion": wording.plain(ranked.suggestion) if ranked else "",
             "probability": f"{ranked.probability * 100:.0f} %" if ranked else "",
             "photos": [
@@ -190,6 +191,12 @@ class _Builder:
             return create_thumbnail(self._catalogue.read_bytes(self._photos[path]), PICTURE_SIDE)
         except (DecodeError, OSError, ValueError):
             return None
+
+
+def _sentence(detail: str) -> str:
+    """Return a finding's detail as it stands on a card, without the words that only its row in a table needs."""
+    text = detail.removeprefix("the whole set: ")
+    return text[:1].upper() + text[1:]
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
-from wildtune.check.label_suspects import LabelRanking, create_groups, rank_labels, suspect_findings
+from wildtune.check.groups import create_groups
+from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
 from wildtune.check.marks import read_marks
 from wildtune.model.backbone import check_backbone, read_facts
 from wildtune.model.engine import choose_engine
