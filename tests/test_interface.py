@@ -18,8 +18,8 @@ from wildtune import cli
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
 
 COMMANDS = {
-    "train": (["PHOTOS"], ["--backbone", "--out", "--recipe", "--resume", "--set", "--weights"]),
-    "check": (["PHOTOS"], ["--out"]),
+    "train": (["PHOTOS"], ["--backbone", "--corrections", "--out", "--recipe", "--resume", "--set", "--weights"]),
+    "check": (["PHOTOS"], ["--backbone", "--no-model", "--out", "--weights"]),
     "evaluate": (["RUN", "PHOTOS"], []),
     "predict": (["RUN", "PHOTOS"], ["--out", "--to"]),
     "recipes": (["NAME"], []),

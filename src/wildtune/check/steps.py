@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
 
 from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
@@ -16,6 +19,7 @@ from wildtune.model.features import FeatureCache
 from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
 from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import KINDS, Finding, Findings
+from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import quiet_warnings
 from wildtune.recipe import Recipe
 
@@ -43,13 +47,23 @@ def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | Non
 
     Raises RecipeError and WeightsError as training with that recipe would. With random weights nothing is judged.
     """
-    check_backbone(recipe.backbone)
-    photos = [photo for photo in findings.usable if photo.label]
     if recipe.weights == "none":
         return LabelRanking((), float("nan"), 0, RANDOM_WEIGHTS)
-    classes = max(2, len({photo.label for photo in photos}))
+    photos = [photo for photo in findings.usable if photo.label]
+    features = extract_features(findings.catalogue, photos, recipe, progress)
+    return rank_labels(photos, features, create_groups(findings, photos), recipe.seed)
+
+
+def extract_features(
+    catalogue: Catalogue, photos: Sequence[Photo], recipe: Recipe, progress: Progress | None = None
+) -> np.ndarray:
+    """Return the (N, D) float32 features of photos without augmentation, by the recipe's pretrained backbone.
+
+    They are cached like those of a training. Raises RecipeError, WeightsError, OSError and DecodeError.
+    """
+    check_backbone(recipe.backbone)
     size = recipe.input.size if isinstance(recipe.input.size, int) else None
-    model, _ = create_pretrained(recipe.backbone, recipe.weights, classes, size, recipe.seed)
+    model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, size, recipe.seed)
     facts = read_facts(model, recipe.backbone)
     pre = create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.larger_size)
     threads, device = runtime.compute_threads(), runtime.detect_device()
@@ -57,15 +71,12 @@ def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | Non
     model.to(device)
     versions = runtime.environment()["packages"]
     cache = FeatureCache(model, recipe.backbone, pre, choose_engine(model, device), threads, device, versions)
-    catalogue = findings.catalogue
+
+    def view(i: int) -> Tensor:
+        return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre), pre)
+
     with quiet_warnings():
-        features = cache.load(
-            photos,
-            lambda i: create_input(decode_stored(catalogue.read_bytes(photos[i]), pre), pre),
-            {"augment": None},
-            progress,
-        )
-    return rank_labels(photos, features.numpy(), create_groups(findings, photos), recipe.seed)
+        return np.asarray(cache.load(photos, view, {"augment": None}, progress).numpy())
 
 
 def add_suspects(
