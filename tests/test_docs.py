@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trap_files import write_trap_lists
 
 from wildtune import cli, recipe
 
@@ -78,6 +79,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     (place / "new-photos" / "damaged.jpg").write_bytes(b"\xff\xd8\xff no more")
     rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name}," for path in place.glob("photos/*/*.png")]
     (place / "photos.csv").write_text("\n".join(["path,label,group", *sorted(rows)]) + "\n", encoding="utf-8")
+    write_trap_lists(place, sorted(path.relative_to(place).as_posix() for path in place.glob("photos/*/*.png")))
     save_file(timm.create_model(BACKBONE, num_classes=3).state_dict(), place / "model.safetensors")
     job.train(place / "photos", load_small_recipe(weights=str(place / "model.safetensors")), place / "runs" / "first")
     (place / "predictions.csv").write_bytes((place / "runs/first/predictions/test.csv").read_bytes())

@@ -17,11 +17,15 @@ from wildtune import cli
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
 
+DETECTIONS = ["--detection-threshold", "--detections"]
 COMMANDS = {
-    "train": (["PHOTOS"], ["--backbone", "--corrections", "--out", "--recipe", "--resume", "--set", "--weights"]),
-    "check": (["PHOTOS"], ["--backbone", "--no-model", "--out", "--weights"]),
-    "evaluate": (["RUN", "PHOTOS"], []),
-    "predict": (["RUN", "PHOTOS"], ["--out", "--to"]),
+    "train": (
+        ["PHOTOS"],
+        ["--backbone", "--corrections", *DETECTIONS, "--out", "--recipe", "--resume", "--set", "--weights"],
+    ),
+    "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
+    "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
+    "predict": (["RUN", "PHOTOS"], [*DETECTIONS, "--out", "--to"]),
     "recipes": (["NAME"], []),
     "demo": ([], ["--out"]),
 }
@@ -29,6 +33,7 @@ COMMANDS = {
 PYTHON_NAMES = [
     "Bundle",
     "Catalogue",
+    "Detections",
     "Evaluation",
     "Findings",
     "Photo",

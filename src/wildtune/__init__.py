@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "Bundle": "wildtune.model.bundle",
     "Catalogue": "wildtune.photos.catalogue",
+    "Detections": "wildtune.photos.sources",
     "Evaluation": "wildtune.evaluate.evaluation",
     "Findings": "wildtune.photos.audit",
     "Photo": "wildtune.photos.catalogue",

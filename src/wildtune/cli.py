@@ -7,11 +7,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wildtune.errors import CommandError, WildtuneError
+
+if TYPE_CHECKING:
+    from wildtune.photos.sources import Detections
 
 app = typer.Typer(
     name="wildtune",
@@ -23,7 +26,10 @@ app = typer.Typer(
 )
 
 Photos = Annotated[
-    str, typer.Argument(metavar="PHOTOS", help="Folder of class folders, CSV file, or TFRecord file or folder.")
+    str,
+    typer.Argument(
+        metavar="PHOTOS", help="Folder of class folders, CSV, TFRecord, COCO Camera Traps JSON, or Camtrap DP."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `wildtune train` made.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Built-in recipe by name, or a TOML file.")]
@@ -33,6 +39,13 @@ WeightsFile = Annotated[
 ]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as stages.0.epochs=3.")
+]
+
+DetectionsFile = Annotated[
+    Path | None, typer.Option("--detections", metavar="FILE", help="MegaDetector's results: use the animals' crops.")
+]
+Threshold = Annotated[
+    float, typer.Option("--detection-threshold", help="Least confidence of a detected animal, 0 to 1.")
 ]
 
 
@@ -48,13 +61,15 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the run; by default runs/DATE-TIME.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    detections: DetectionsFile = None,
+    detection_threshold: Threshold = 0.2,
 ) -> None:
     """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
     from wildtune import job
     from wildtune.recipe import load_recipe
 
     if resume is not None:
-        if backbone or weights or changes or corrections or out or recipe != "default":
+        if backbone or weights or changes or corrections or out or detections or recipe != "default":
             raise CommandError("--resume goes on with the run's own recipe: give it no other option than PHOTOS.")
         with _saying_how_to_resume(resume):
             job.resume(resume, photos)
@@ -64,7 +79,8 @@ def train(
     chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _saying_how_to_resume(folder):
-        job.train(photos, chosen, folder, corrections=corrections)
+        chosen_crops = _detections(detections, detection_threshold)
+        job.train(photos, chosen, folder, detections=chosen_crops, corrections=corrections)
 
 
 @app.command()
@@ -76,6 +92,8 @@ def check(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page check.html and findings.csv; or a .csv file for these.")
     ] = None,
+    detections: DetectionsFile = None,
+    detection_threshold: Threshold = 0.2,
 ) -> None:
     """Look for faults in PHOTOS, before anything is trained."""
     from wildtune import job
@@ -86,7 +104,8 @@ def check(
         raise CommandError("--no-model looks for no label errors, so --backbone and --weights are not needed with it.")
     recipe = None if no_model else load_recipe("default", backbone=backbone, weights=weights)
     table = out if out is not None and out.suffix.lower() == ".csv" else None
-    findings = job.check(photos, recipe=recipe, out=None if table else out)
+    chosen = _detections(detections, detection_threshold)
+    findings = job.check(photos, detections=chosen, recipe=recipe, out=None if table else out)
     for finding in findings.findings:
         print(f"{finding.severity}: {finding.kind}: {finding.path or 'all'}: {finding.detail}")
     if table:
@@ -97,12 +116,20 @@ def check(
 def evaluate(
     run: RunFolder,
     photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help="Other labelled photos.")] = None,
+    detections: DetectionsFile = None,
+    detection_threshold: Threshold = 0.2,
 ) -> None:
     """Show a run's scores, or score it on other labelled PHOTOS."""
     from wildtune import job
     from wildtune.evaluate.text import describe_evaluation
 
-    print(describe_evaluation(job.evaluate(run, photos) if photos else job.saved_evaluation(run)))
+    if photos is None:
+        if detections is not None:
+            raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
+        print(describe_evaluation(job.saved_evaluation(run)))
+        return
+    chosen = _detections(detections, detection_threshold)
+    print(describe_evaluation(job.evaluate(run, photos, detections=chosen)))
 
 
 @app.command()
@@ -111,6 +138,8 @@ def predict(
     photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="Folder or file of photos, labelled or not.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write; by default it is printed.")] = None,
     to: Annotated[str, typer.Option(help="Format: csv.")] = "csv",
+    detections: DetectionsFile = None,
+    detection_threshold: Threshold = 0.2,
 ) -> None:
     """Predict every photo in PHOTOS; one that cannot be read gets a reason instead."""
     from wildtune import job
@@ -119,7 +148,7 @@ def predict(
 
     if to != "csv":
         raise CommandError(f"--to must be csv in this version. Got {to!r}.")
-    predictions = job.predict(run, photos)
+    predictions = job.predict(run, photos, detections=_detections(detections, detection_threshold))
     if out:
         save_predictions(predictions, out)
     else:
@@ -170,6 +199,13 @@ def _options(
 
         print(importlib.metadata.version("wildtune"))
         raise typer.Exit
+
+
+def _detections(file: Path | None, threshold: float) -> Detections | None:
+    """Return the options about detections as the value that the rest of the program knows."""
+    from wildtune.photos.sources import Detections
+
+    return Detections(file, threshold) if file else None
 
 
 class _saying_how_to_resume:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,17 @@ from wildtune.photos.audit import Findings, audit, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
-from wildtune.photos.sources import list_photos, load_photos
+from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
 from wildtune.photos.store import load_store
 from wildtune.predict.predictions import Predictions, save_predictions
-from wildtune.predict.predictor import Predictor
+from wildtune.predict.predictor import Predictor, load_input
 from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import Side
+from wildtune.train.batches import PLAIN_VIEW, Side, create_cache
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
@@ -75,9 +76,10 @@ def train(
     recipe: Recipe,
     out: str | Path,
     reporter: Reporter | None = None,
+    detections: Detections | None = None,
     corrections: str | Path | None = None,
 ) -> Run:
-    """Train a classifier on photos and leave every promised file in the new folder `out`.
+    """Train a classifier on photos, or on the crops of `detections`, and leave every promised file in `out`, new.
 
     `corrections` is a CSV file of decisions on single photos (see `photos.corrections`). Raises CommandError when
     `out` already holds something, PhotosError, WeightsError or RecipeError for what cannot be used. The photos are
@@ -94,7 +96,7 @@ def train(
         # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
         recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
     decisions = load_corrections(Path(corrections)) if corrections else ()
-    catalogue = _load_catalogue(source, reporter)
+    catalogue = _load_catalogue(source, reporter, detections)
     if corrections:
         catalogue = apply_corrections(catalogue, decisions, Path(corrections))
         reporter.say(f"note: {catalogue.notices[-1]}")
@@ -112,6 +114,8 @@ def train(
         files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about = {"photos": str(where.resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
+    if detections is not None:
+        about["detections"] = {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}
     files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
@@ -140,7 +144,9 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
-    catalogue = _correct_again(_load_catalogue(source or about["photos"], reporter), plan, folder)
+    detections = Detections(**about["detections"]) if "detections" in about else None
+    catalogue = _load_catalogue(source or about["photos"], reporter, detections)
+    catalogue = _correct_again(catalogue, plan, folder)
     findings = _audit_set(catalogue, recipe.seed, reporter)
     split = split_photos(findings, recipe.split)
     if plan.data_key != data_key(split):
@@ -155,14 +161,18 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
     return _carry_out(plan, findings, split, model, folder, reporter)
 
 
-def predict(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Predictions:
-    """Predict all photos in a folder, file, CSV or TFRecord source with a run's (or a bundle's own) classifier.
+def predict(
+    run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
+) -> Predictions:
+    """Predict all photos of a folder, a file or another source with a run's (or a bundle's own) classifier.
 
-    A photo that cannot be read gets its reason instead of a prediction.
+    With `detections` each animal's crop is predicted. A photo that cannot be read gets its reason instead of a
+    prediction.
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    catalogue = list_photos(source)
+    catalogue = list_photos(source, detections=detections)
+    _say_notices(catalogue, reporter)
     predictor = _create_predictor(bundle)
     with reporter.bar("predicting") as tell:
         predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
@@ -170,15 +180,17 @@ def predict(run: str | Path, source: str | Path, reporter: Reporter | None = Non
     return dataclasses.replace(predictions, labels=known)
 
 
-def evaluate(run: str | Path, source: str | Path, reporter: Reporter | None = None) -> Evaluation:
-    """Score a run's classifier on labelled photos it has not been trained on.
+def evaluate(
+    run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
+) -> Evaluation:
+    """Score a run's classifier on labelled photos it has not been trained on, or on the crops of `detections`.
 
     Photos whose label the classifier does not know are left out, and said so. Raises PhotosError when none is
     left.
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    findings = _audit(_load_catalogue(source, reporter), reporter)
+    findings = _audit(_load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
         raise PhotosError(
@@ -205,21 +217,23 @@ def saved_evaluation(run: str | Path) -> Evaluation:
 def check(
     source: str | Path,
     reporter: Reporter | None = None,
+    detections: Detections | None = None,
     recipe: Recipe | None = None,
     out: str | Path | None = None,
 ) -> Findings:
-    """Look for faults in photos; with a recipe for probable label errors too, by its backbone and weights.
+    """Look for faults in photos, or in the crops of `detections`; with a recipe for probable label errors too.
 
-    With `out` the page `check.html`, `findings.csv` and `label_ranking.csv` are written to that folder. Raises
-    CommandError when that lies among the photos, and WeightsError for weights named in the recipe that cannot be
-    used; those that cannot be downloaded are only said to be missing.
+    The recipe's backbone, weights and input give the features for these. With `out` the page `check.html`,
+    `findings.csv` and `label_ranking.csv` are written to that folder. Raises CommandError when that lies among the
+    photos, and WeightsError for weights named in the recipe that cannot be used; those that cannot be downloaded are
+    only said to be missing.
     """
     reporter = reporter or Reporter()
     if out is not None:
         _require_outside(Path(out), Path(source))
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
-    catalogue = _load_catalogue(source, reporter)
+    catalogue = _load_catalogue(source, reporter, detections)
     findings = _audit_set(catalogue, recipe.seed if recipe else 0, reporter)
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
@@ -303,12 +317,16 @@ def _evaluate(
     stages = [planned.stage.name for planned in plan.stages]
     predictions: dict[tuple[str, str], Predictions] = {}
     bundle.model.load_state_dict(initial)
-    for stage in stages:
+    cache: FeatureCache | None = create_cache(bundle.model, plan, runtime.environment()["packages"])
+    for planned in plan.stages:
+        stage = planned.stage.name
         checkpoint.load_kept(bundle.model, folder, stage)
+        if planned.stage.train != "head":
+            cache = None  # the backbone is no longer the one whose features were cached
         predictor = Predictor(bundle, plan.engine, plan.threads, plan.device)
         for side in sides:
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
-                found = predictor.predict(catalogue, split.side(side), tell)
+                found = _predict_side(predictor, cache, catalogue, split.side(side), tell)
             predictions[stage, side] = found
             name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
             save_predictions(found, folder / "predictions" / name)
@@ -318,6 +336,26 @@ def _evaluate(
     return evaluation, final[sides[-1]]
 
 
+def _predict_side(
+    predictor: Predictor,
+    cache: FeatureCache | None,
+    catalogue: Catalogue,
+    photos: tuple[Photo, ...],
+    tell: Callable[[int, int], None],
+) -> Predictions:
+    """Predict the photos of one side, from their cached features where the backbone is still the frozen one."""
+    if cache is None:
+        return predictor.predict(catalogue, photos, tell)
+
+    def view(i: int) -> Tensor:
+        loaded = load_input(catalogue, photos[i], predictor.bundle.preprocess)
+        if isinstance(loaded, str):
+            raise PhotosError(f"{photos[i].path} cannot be read any more: {loaded}.\nBring it back as it was.")
+        return loaded
+
+    return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
+
+
 def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
     """Open the decoded training and validation photos, decoding them first where they are not cached."""
     pre = plan.preprocess
@@ -325,7 +363,7 @@ def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Report
     for name in ("train", "val"):
         photos = split.side(name)
         with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data: decode_stored(data, pre), pre.stored_key, tell)
+            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
         sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
     return sides
 
@@ -342,14 +380,13 @@ def _doubt_labels(
         reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
         return findings, None
     model.to(plan.device)
-    versions = runtime.environment()["packages"]
-    cache = FeatureCache(model, plan.backbone, plan.preprocess, plan.engine, plan.threads, plan.device, versions)
+    cache = create_cache(model, plan, runtime.environment()["packages"])
     photos: list[Photo] = []
     features = []
     for name, side in sides.items():
         view = functools.partial(side.plain_input, preprocess=plan.preprocess)
         with reporter.bar(f"features of the {name} photos") as tell:
-            features.append(cache.load(side.photos, view, {"augment": None}, tell))
+            features.append(cache.load(side.photos, view, PLAIN_VIEW, tell))
         photos += side.photos
     model.to("cpu")
     ranking = rank_labels(photos, torch.cat(features).numpy(), create_groups(findings, photos), plan.seed)
@@ -448,7 +485,8 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
     photos = {photo.path: photo for photo in findings.usable}
 
     def thumbnail(path: str) -> bytes | None:
-        return create_thumbnail(catalogue.read_bytes(photos[path])) if path in photos else None
+        photo = photos.get(path)
+        return create_thumbnail(catalogue.read_bytes(photo), box=photo.box) if photo else None
 
     content = RunContent(
         title=f"{plan.backbone} on {len(plan.class_names)} classes",
@@ -472,12 +510,16 @@ def _headline(evaluation: RunEvaluation, folder: Path) -> str:
     )
 
 
-def _load_catalogue(source: str | Path, reporter: Reporter) -> Catalogue:
+def _load_catalogue(source: str | Path, reporter: Reporter, detections: Detections | None) -> Catalogue:
     reporter.say(f"reading {source}")
-    catalogue = load_photos(source)
+    catalogue = load_photos(source, detections=detections)
+    _say_notices(catalogue, reporter)
+    return catalogue
+
+
+def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:
     for notice in catalogue.notices:
         reporter.say(f"note: {notice}")
-    return catalogue
 
 
 def _audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:

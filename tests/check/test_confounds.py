@@ -17,7 +17,7 @@ from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.marks import PhotoMarks, read_marks
 from wildtune.check.steps import find_confounds
 from wildtune.photos.audit import audit
-from wildtune.photos.catalogue import Photo
+from wildtune.photos.catalogue import Photo, create_catalogue
 from wildtune.photos.sources import load_photos
 
 SIZES = ((640, 480), (480, 640), (1024, 768))
@@ -166,3 +166,13 @@ def test_imbalance_is_noticed_above_ten() -> None:
     said = describe_imbalance(photos(9))
     assert all(part in said for part in ("'deer' has 100", "'cat' 9", "11 times"))
     assert describe_imbalance([]) == ""
+
+
+def test_marks_of_a_crop_and_what_the_source_knows(tmp_path: Path) -> None:
+    write(tmp_path / "1.jpg", exif_photo("HC500", "2021:05:02 23:59:01"))
+    size = (tmp_path / "1.jpg").stat().st_size
+    photo = Photo(
+        "1.jpg#1", "a", container="1.jpg", camera="site 7", taken="2020-01-02T03:04:05+02:00", box=(0.5, 0, 0.5, 0.5)
+    )
+    (marks,) = read_marks(create_catalogue(tmp_path, [photo]), [photo])
+    assert marks == PhotoMarks("JPEG", 30, 20, round(size / 4), "site 7", datetime(2020, 1, 2, 3, 4, 5))

@@ -11,7 +11,7 @@ from photo_files import encode, noise, write
 from wildtune.errors import PhotosError
 from wildtune.photos import store as store_module
 from wildtune.photos.catalogue import Catalogue
-from wildtune.photos.decode import decode_photo
+from wildtune.photos.decode import Box, decode_photo
 from wildtune.photos.sources import load_photos
 from wildtune.photos.store import load_store
 
@@ -27,8 +27,12 @@ def catalogue(tmp_path: Path) -> Catalogue:
     return load_photos(tmp_path / "in")
 
 
-def half(data: bytes) -> np.ndarray:
-    return decode_photo(data)[::2, ::2]
+def half(data: bytes, box: Box | None = None) -> np.ndarray:
+    return decode_photo(data, box=box)[::2, ::2]
+
+
+def whole_photo(data: bytes, box: Box | None = None) -> np.ndarray:
+    return decode_photo(data, box=box)
 
 
 def test_store_holds_what_is_prepared_of_each_photo(catalogue: Catalogue) -> None:
@@ -58,7 +62,7 @@ def test_store_is_made_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_key_and_the_photos_name_the_store(catalogue: Catalogue) -> None:
-    whole = load_store(catalogue, catalogue.photos, decode_photo, "whole")
+    whole = load_store(catalogue, catalogue.photos, whole_photo, "whole")
     other = load_store(catalogue, catalogue.photos, half, "half")
     assert whole[0].shape != other[0].shape
     assert load_store(catalogue, catalogue.photos[::-1], half, "half").folder != other.folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from trap_files import detection, megadetector
 
 from shapes import draw_shape, small_recipe
 from wildtune import job
@@ -18,7 +20,7 @@ from wildtune.errors import PhotosError
 from wildtune.model.bundle import load_bundle
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import create_input, decode_stored
-from wildtune.photos.sources import load_photos
+from wildtune.photos.sources import Detections, load_photos
 from wildtune.predict.predictions import load_predictions, predictions_csv, save_predictions
 
 
@@ -45,6 +47,40 @@ def test_a_photos_logits_do_not_depend_on_its_company(run: job.Run, photos: Path
     (tmp_path / "alone" / "one.png").write_bytes((photos / "disc" / "05.png").read_bytes())
     alone = job.predict(run.folder, tmp_path / "alone")
     assert np.array_equal(alone.logits[0], together.logits[together.paths.index("disc/05.png")])
+
+
+def test_a_crop_is_predicted_as_a_photo_of_the_same_pixels(run: job.Run, photos: Path, tmp_path: Path) -> None:
+    whole = Image.open(photos / "disc" / "05.png").convert("RGB")  # 72 x 60
+    (tmp_path / "alone").mkdir()
+    whole.crop((9, 0, 69, 60)).save(tmp_path / "alone" / "crop.png")
+    image = {"file": "disc/05.png", "detections": [detection([9 / 72, 0, 60 / 72, 1])]}
+    (tmp_path / "md.json").write_text(json.dumps(megadetector([image])))
+    found = job.predict(run.folder, photos, detections=Detections(tmp_path / "md.json", margin=0))
+    assert found.paths == ("disc/05.png#1",)
+    assert found.labels == ("disc",)
+    assert np.array_equal(found.logits, job.predict(run.folder, tmp_path / "alone").logits)
+
+
+def test_a_run_on_crops_is_resumed_on_the_same_crops(photos: Path, tmp_path: Path) -> None:
+    images = [
+        {
+            "file": path.relative_to(photos).as_posix(),
+            "detections": [detection([0, 0, 0.5, 0.5]), detection([0.5, 0.5, 0.5, 0.5])],
+        }
+        for path in photos.glob("*/*.png")
+    ]
+    (tmp_path / "md.json").write_text(json.dumps(megadetector(images)))
+    detections = Detections(tmp_path / "md.json", threshold=0.5, margin=0.1)
+    run = job.train(photos, small_recipe("stages.0.epochs=1", "stages.1.epochs=1"), tmp_path / "run", None, detections)
+    assert sum(sum(counts.values()) for counts in run.plan.counts.values()) == 2 * len(images)
+    before = (run.folder / "evaluation.json").read_bytes()
+    assert job.resume(run.folder).folder == run.folder
+    assert (run.folder / "evaluation.json").read_bytes() == before
+    side_of: dict[str, set[str]] = {}
+    with open(run.folder / "split.csv", encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            side_of.setdefault(row["path"].partition("#")[0], set()).add(row["split"])
+    assert all(len(sides) == 1 for sides in side_of.values())
 
 
 def test_plain_timm_opens_the_bundle_and_gives_the_same_logits(run: job.Run, photos: Path) -> None:

@@ -118,6 +118,7 @@ def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Pl
             frozen_weights=4049564 if stage.train == "head" else 42016,
             steps_per_epoch=46,
             size=224,
+            part_size=16,
             views=1,
             compile=False,
         )

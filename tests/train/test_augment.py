@@ -15,7 +15,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def preprocess(**options: object) -> Preprocess:
-    return create_preprocess(Input(**options), MEAN, STD, 48, 64)  # type: ignore[arg-type]
+    return create_preprocess(Input(**options), MEAN, STD, 48)  # type: ignore[arg-type]
 
 
 def pixels_of(inputs: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_pad_keeps_the_whole_photo_on_the_mean_colour() -> None:
 def test_lab5_changes_pixels_as_the_report_says() -> None:
     """Brightness +0.1 first, then contrast 2 about each channel's mean over the whole canvas, unclipped."""
     recipe = load_recipe("lab5")
-    pre = create_preprocess(recipe.input, MEAN, STD, 224, 288)
+    pre = create_preprocess(recipe.input, MEAN, STD, 224)
     photo = np.random.default_rng(0).integers(0, 256, (235, 235, 3), dtype=np.uint8)
     expected = photo.astype(np.float64).transpose(2, 0, 1) + 0.1
     mean = expected.mean(axis=(1, 2), keepdims=True)

@@ -6,30 +6,31 @@ import json
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file
 
 from shapes import small_recipe
 from wildtune import job
 from wildtune.errors import RecipeError
-from wildtune.model.backbone import BackboneFacts, create_classifier, read_facts
-from wildtune.model.preprocess import create_preprocess
-from wildtune.recipe import Input, load_recipe
+from wildtune.model.backbone import create_classifier, larger_size, read_facts
+from wildtune.recipe import load_recipe
+from wildtune.train import planning
 from wildtune.train.plan import load_plan
 
 
-def sizes(name: str) -> BackboneFacts:
-    return read_facts(create_classifier(name, 3), name)
+def sizes(name: str) -> tuple[int, int]:
+    """Return a backbone's own size and the larger one."""
+    model = create_classifier(name, 3)
+    own = read_facts(model, name).size
+    return own, larger_size(model, own)
 
 
 def test_larger_inputs_are_a_multiple_of_32_where_the_network_takes_them() -> None:
-    facts = sizes("test_efficientnet")
-    assert (facts.size, facts.larger_size) == (160, 192)
-    assert create_preprocess(Input(size="larger"), facts.mean, facts.std, 160, 192).size == 192
-    assert sizes("test_vit").larger_size == sizes("test_vit").size
+    assert sizes("test_efficientnet") == (160, 192)
+    assert sizes("resnet10t") == (176, 224)
+    assert sizes("test_vit") == (160, 160)
     # Not marked as bound to one size, but its attention takes only multiples of its block.
-    assert sizes("haloregnetz_b").larger_size == timm.get_pretrained_cfg("haloregnetz_b").input_size[-1]
+    assert sizes("haloregnetz_b") == (224, 224)
 
 
 def test_a_stage_can_train_on_smaller_inputs_than_photos_are_classified_at(photos: Path, tmp_path: Path) -> None:
@@ -57,3 +58,16 @@ def test_a_stage_that_no_epoch_improved_hands_on_what_it_started_from(photos: Pa
     kept = load_file(folder / "checkpoints" / "stages" / "finetune.safetensors")
     assert all(torch.equal(start[name], kept[name]) for name in start)
     assert "is what it started from" in (folder / "report" / "analysis.md").read_text()
+
+
+def test_a_batch_in_parts_trains_as_the_whole_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    for part in (3, 8):
+        monkeypatch.setattr(planning, "CPU_PART", part)
+        run = job.train(photos, small_recipe(), tmp_path / str(part))
+        assert [stage.part_size for stage in run.plan.stages] == [8, part]
+        kept.append(load_file(tmp_path / str(part) / "checkpoints" / "stages" / "finetune.safetensors"))
+    for name, weights in kept[0].items():
+        torch.testing.assert_close(weights, kept[1][name], rtol=1e-3, atol=1e-5)

@@ -28,10 +28,10 @@ class PhotoMarks:
     """What one photo's file says about itself.
 
     format         "JPEG", "PNG", ..., by content
-    width, height  pixels of the photo held upright
-    size           of the encoded photo, bytes
-    camera         maker, model and serial number, "" where the file names none
-    taken          local time of the photo, None where the file does not say
+    width, height  pixels of the photo held upright, of a crop its own
+    size           of the encoded photo, bytes; of a crop its share of them by area
+    camera         camera site as the source names it, else maker, model and serial number; "" where none is named
+    taken          local time of the photo by the source, else by the file; None where neither says
     """
 
     format: str
@@ -64,8 +64,12 @@ def _read_one(catalogue: Catalogue, photo: Photo) -> PhotoMarks | None:
             width, height = image.size
             if exif.get(_ORIENTATION) in (5, 6, 7, 8):
                 width, height = height, width
-            camera = _camera(exif.get(_MAKE), exif.get(_MODEL), details.get(_SERIAL))
-            taken = _time(details.get(_TAKEN) or exif.get(_CHANGED))
+            if photo.box is not None:
+                share_across, share_down = photo.box[2:]
+                width, height = max(1, round(width * share_across)), max(1, round(height * share_down))
+                size = max(1, round(size * share_across * share_down))
+            camera = photo.camera or _camera(exif.get(_MAKE), exif.get(_MODEL), details.get(_SERIAL))
+            taken = _source_time(photo.taken) or _time(details.get(_TAKEN) or exif.get(_CHANGED))
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             return PhotoMarks(kind, width, height, size, camera, taken)
     except Exception:  # Pillow lets through whatever its parsers stumble over; such a photo only tells nothing
@@ -98,6 +102,14 @@ def _camera(*parts: Any) -> str:
     if len(words) > 1 and words[1].lower().startswith(words[0].lower()):
         words = words[1:]
     return " ".join(words)
+
+
+def _source_time(text: str) -> datetime | None:
+    """Return the local time of an ISO 8601 text, None where there is none."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        return None
 
 
 def _time(text: Any) -> datetime | None:

@@ -188,7 +188,8 @@ class _Builder:
 
     def _thumbnail(self, path: str) -> bytes | None:
         try:
-            return create_thumbnail(self._catalogue.read_bytes(self._photos[path]), PICTURE_SIDE)
+            photo = self._photos[path]
+            return create_thumbnail(self._catalogue.read_bytes(photo), PICTURE_SIDE, photo.box)
         except (DecodeError, OSError, ValueError):
             return None
 

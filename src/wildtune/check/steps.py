@@ -13,7 +13,7 @@ from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups
 from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
 from wildtune.check.marks import read_marks
-from wildtune.model.backbone import check_backbone, read_facts
+from wildtune.model.backbone import check_backbone, larger_size, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.features import FeatureCache
 from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
@@ -65,7 +65,8 @@ def extract_features(
     size = recipe.input.size if isinstance(recipe.input.size, int) else None
     model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, size, recipe.seed)
     facts = read_facts(model, recipe.backbone)
-    pre = create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.larger_size)
+    side = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
+    pre = create_preprocess(recipe.input, facts.mean, facts.std, side)
     threads, device = runtime.compute_threads(), runtime.detect_device()
     runtime.set_threads(threads)
     model.to(device)
@@ -73,7 +74,7 @@ def extract_features(
     cache = FeatureCache(model, recipe.backbone, pre, choose_engine(model, device), threads, device, versions)
 
     def view(i: int) -> Tensor:
-        return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre), pre)
+        return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre, photos[i].box), pre)
 
     with quiet_warnings():
         return np.asarray(cache.load(photos, view, {"augment": None}, progress).numpy())

@@ -16,16 +16,12 @@ from wildtune.errors import RecipeError
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """What timm says of a backbone: mean and std on the 0-1 scale, and the side of its square input in pixels.
-
-    larger_size   a side about a quarter larger, or `size` where the network cannot take that
-    """
+    """What timm says of a backbone: mean and std on the 0-1 scale, and the side of its square input in pixels."""
 
     name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int
-    larger_size: int
 
 
 class FeatureExtractor(nn.Module):
@@ -124,18 +120,17 @@ def reset_head(model: nn.Module, seed: int) -> None:
 def read_facts(model: nn.Module, name: str) -> BackboneFacts:
     """Return timm's preprocessing facts for a model."""
     config = timm.data.resolve_model_data_config(model)
-    size = config["input_size"][-1]
-    larger = _larger_side(size)
-    return BackboneFacts(name, config["mean"], config["std"], size, larger if _takes_size(model, larger) else size)
+    return BackboneFacts(name, config["mean"], config["std"], config["input_size"][-1])
 
 
-def _larger_side(size: int) -> int:
-    """Return the multiple of 32 nearest to 9/7 of `size`, at least 16 pixels more than it.
+def larger_size(model: nn.Module, size: int) -> int:
+    """Return the multiple of 32 nearest to 9/7 of `size`, at least 16 pixels more; `size` where that cannot be.
 
     Random crops enlarge the animals in training, so that a network sees them at their usual size, and better, in
     larger inputs than it was trained on (Touvron et al. 2019).
     """
-    return max(round(size * 9 / 7 / 32), -(-(size + 16) // 32)) * 32
+    larger = max(round(size * 9 / 7 / 32), -(-(size + 16) // 32)) * 32
+    return larger if _takes_size(model, larger) else size
 
 
 def _takes_size(model: nn.Module, size: int) -> bool:

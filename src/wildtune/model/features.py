@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from wildtune import files
@@ -19,13 +20,17 @@ from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
-_VERSION = 1
+_VERSION = 2
 
 View = Callable[[int], Tensor]
 
 
 class FeatureCache:
-    """Feature views of photos, by content, preprocessing, augmentation and weights; computed when first asked for."""
+    """Feature views of photos, by content, preprocessing, augmentation and weights; computed when first asked for.
+
+    All that decides a view but the photo names a folder. In it each file holds the photos' SHA-256 and features that
+    one call computed; the next call computes only the photos that no file has.
+    """
 
     def __init__(
         self,
@@ -66,15 +71,37 @@ class FeatureCache:
         `view(i)` makes the (3, size, size) input of photo i; `view_key` says what it does to photos, as plain
         values. The cache is keyed by content, so the same photos from another source are found again.
         """
-        path = self._path(photos, view_key)
-        try:
-            return load_file(path)["features"]
-        except (SafetensorError, FileNotFoundError, KeyError):
-            features = self._engine.run_all(len(photos), view, progress)
-            files.write_bytes(path, save({"features": features}))
-            return features
+        folder = self._folder(view_key)
+        contents = [photo.sha256 for photo in photos]
+        known = _read_folder(folder, set(contents))
+        missing = list({content: i for i, content in enumerate(contents) if content not in known}.values())
+        if missing:
+            fresh = self._engine.run_all(len(missing), lambda i: view(missing[i]), progress)
+            _write_file(folder, [contents[i] for i in missing], fresh)
+            known |= {contents[i]: features for i, features in zip(missing, fresh, strict=True)}
+        return torch.stack([known[content] for content in contents])
 
-    def _path(self, photos: Sequence[Photo], view_key: dict[str, object]) -> Path:
-        parts = {**self._key, "view": view_key, "photos": [photo.sha256 for photo in photos]}
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        return files.cache_folder("features") / f"{digest}.safetensors"
+    def _folder(self, view_key: dict[str, object]) -> Path:
+        digest = hashlib.sha256(json.dumps({**self._key, "view": view_key}, sort_keys=True).encode()).hexdigest()
+        return files.cache_folder("features") / digest
+
+
+def _read_folder(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
+    """Return the (D,) features of the wanted photos that a folder has, by SHA-256; damaged files count for nothing."""
+    known: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as handle:
+                contents = json.loads(handle.metadata()["photos"])
+                if not wanted.isdisjoint(contents):
+                    features = handle.get_tensor("features")
+                    known |= {c: row for c, row in zip(contents, features, strict=True) if c in wanted}
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue
+    return known
+
+
+def _write_file(folder: Path, contents: list[str], features: Tensor) -> None:
+    name = hashlib.sha256("".join(contents).encode()).hexdigest()
+    header = {"photos": json.dumps(contents)}
+    files.write_bytes(folder / f"{name}.safetensors", save({"features": features.contiguous()}, metadata=header))

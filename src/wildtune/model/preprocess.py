@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from wildtune.photos.decode import decode_photo
+from wildtune.photos.decode import Box, decode_photo
 from wildtune.recipe import Input
 
 
@@ -54,15 +54,12 @@ class Preprocess(pydantic.BaseModel):
         return f"{self.fit} {self.resize} {self.interpolation} without antialiasing"
 
 
-def create_preprocess(
-    options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int, larger_size: int
-) -> Preprocess:
-    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale) and own input size.
+def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Preprocess:
+    """Resolve the recipe's `[input]` for a backbone of the given mean and std (0-1 scale).
 
-    `larger_size` is the side in pixels that "larger" stands for.
+    `size` is the side in pixels that the words for `size` ("auto", "larger") stand for.
     """
-    own = larger_size if options.size == "larger" else size
-    side = options.size if isinstance(options.size, int) else own
+    side = options.size if isinstance(options.size, int) else size
     return Preprocess(
         size=side,
         fit=options.fit,
@@ -77,16 +74,16 @@ def create_preprocess(
     )
 
 
-def decode_stored(data: bytes, pre: Preprocess) -> np.ndarray:
-    """Decode an encoded photo to the (H, W, 3) uint8 pixels, 0-255, that every view of it is made from.
+def decode_stored(data: bytes, pre: Preprocess, box: Box | None = None) -> np.ndarray:
+    """Decode an encoded photo, or a box in it, to the (H, W, 3) uint8 pixels, 0-255, that every view is made from.
 
     The shorter side is at most `stored_side`; large JPEGs are decoded at reduced scale. Without antialiasing the
     photo is decoded whole and resized at once to the canvas, because shrinking in two steps would smooth it.
     Raises DecodeError.
     """
     if pre.antialias:
-        return shrink_photo(decode_photo(data, pre.stored_side), pre.stored_side)
-    pixels = load_pixels(decode_photo(data))
+        return shrink_photo(decode_photo(data, pre.stored_side, box), pre.stored_side)
+    pixels = load_pixels(decode_photo(data, box=box))
     if pre.fit == "crop":
         pixels = _limit_shape(pixels)
     canvas = resize_pixels(pixels, *_fitted_shape(pixels, pre), pre)

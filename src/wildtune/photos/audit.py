@@ -114,7 +114,7 @@ def _inspect(catalogue: Catalogue, photo: Photo) -> list[Finding]:
     reason = photo.error
     if not reason:
         try:
-            pixels, facts = decode_with_facts(catalogue.read_bytes(photo), _DECODE_SIDE)
+            pixels, facts = decode_with_facts(catalogue.read_bytes(photo), _DECODE_SIDE, photo.box)
         except DecodeError as error:
             reason = str(error)
         except OSError as error:
@@ -122,11 +122,12 @@ def _inspect(catalogue: Catalogue, photo: Photo) -> list[Finding]:
     if reason:
         return [Finding(photo.path, "unreadable", "error", f"set aside: {reason}")]
     found = []
-    suffix = PurePosixPath(photo.path).suffix.lower()
+    suffix = PurePosixPath(photo.file_name).suffix.lower()
     if FORMAT_OF_SUFFIX.get(suffix, facts.format) != facts.format:
         found.append(Finding(photo.path, "misnamed", "note", f"kept: a {facts.format} image named {suffix}"))
     if min(facts.width, facts.height) < TINY_SIDE:
-        detail = f"kept: only {facts.width} x {facts.height} pixels, shorter side under {TINY_SIDE}"
+        crop = " in the crop" if photo.box else ""
+        detail = f"kept: only {facts.width} x {facts.height} pixels{crop}, shorter side under {TINY_SIDE}"
         found.append(Finding(photo.path, "tiny", "warning", detail))
     if _is_blank(pixels):
         found.append(Finding(photo.path, "blank", "warning", "set aside: one even colour, nothing to be seen"))

@@ -38,6 +38,9 @@ FORMAT_OF_SUFFIX = {
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 MAX_PIXELS = 180_000_000
 
+# Left edge, top edge, width and height of a part of a photo, as shares 0-1 of the upright photo's width and height.
+Box = tuple[float, float, float, float]
+
 # Pillow's readers are called by class: Image.open would read multi-picture JPEGs as another format, and warn
 # about large photos through a filter that cannot be set in one thread alone.
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -90,7 +93,7 @@ class PhotoFacts:
     """What a photo is, whatever scale it was decoded at.
 
     format  "JPEG", "PNG", "WEBP", "GIF", "BMP" or "TIFF", by content
-    width   pixels of the full-size photo, after its EXIF orientation
+    width   pixels of the full-size photo, or of the part of it that a box cuts out, after its EXIF orientation
     height  the same
     """
 
@@ -99,16 +102,19 @@ class PhotoFacts:
     height: int
 
 
-def decode_photo(data: bytes, min_side: int | None = None) -> np.ndarray:
+def decode_photo(data: bytes, min_side: int | None = None, box: Box | None = None) -> np.ndarray:
     """Decode one photo into uint8 (H, W, 3), RGB, 0-255, upright, transparency on white.
 
-    With `min_side` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps
-    at least that many pixels; nothing is resized otherwise. Raises DecodeError for all but a whole photo.
+    With `box` only that part of the upright photo is returned. With `min_side` a large JPEG is decoded at 1/2,
+    1/4 or 1/8 of its size, as long as the shorter side of what is returned keeps at least that many pixels;
+    nothing is resized otherwise. Raises DecodeError for all but a whole photo.
     """
-    return decode_with_facts(data, min_side)[0]
+    return decode_with_facts(data, min_side, box)[0]
 
 
-def decode_with_facts(data: bytes, min_side: int | None = None) -> tuple[np.ndarray, PhotoFacts]:
+def decode_with_facts(
+    data: bytes, min_side: int | None = None, box: Box | None = None
+) -> tuple[np.ndarray, PhotoFacts]:
     """Decode as `decode_photo` does and also return the format and the full size. Raises DecodeError."""
     format_name = _identify(data)
     if format_name == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
@@ -118,7 +124,7 @@ def decode_with_facts(data: bytes, min_side: int | None = None) -> tuple[np.ndar
             full_size = image.size
             _refuse(image)
             if isinstance(image, JpegImagePlugin.JpegImageFile) and min_side is not None:
-                _reduce(image, min_side)
+                _reduce(image, min_side, box)
             image.load()
             orientation = _orientation(image)
             method = _TRANSPOSE.get(orientation)
@@ -131,7 +137,25 @@ def decode_with_facts(data: bytes, min_side: int | None = None) -> tuple[np.ndar
         raise
     except Exception as error:  # Pillow lets through whatever its parsers stumble over in damaged bytes
         raise DecodeError(_reason(format_name, error)) from error
+    if box is not None:
+        left, top, right, bottom = _edges(box, pixels.shape[1], pixels.shape[0])
+        pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
+        left, top, right, bottom = _edges(box, *full_size)
+        full_size = (right - left, bottom - top)
     return pixels, PhotoFacts(format_name, *full_size)
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """Return the width and height of an upright photo in pixels; a JPEG is not decoded for it. Raises DecodeError."""
+    if _identify(data) != "JPEG":  # whether Pillow has turned such a photo is known when it is decoded
+        facts = decode_with_facts(data)[1]
+        return facts.width, facts.height
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except Exception as error:  # as in decoding
+        raise DecodeError(_reason("JPEG", error)) from error
 
 
 @contextmanager
@@ -169,11 +193,23 @@ def _refuse(image: ImageFile.ImageFile) -> None:
         raise DecodeError("format camera raw is not supported")
 
 
-def _reduce(image: JpegImagePlugin.JpegImageFile, min_side: int) -> None:
-    """Let the JPEG decoder shrink the photo while its shorter side keeps at least `min_side` pixels."""
+def _edges(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the left, top, right and bottom edge of a box in pixels, at least one pixel apart."""
+    x, y, share_across, share_down = box
+    left, top = min(max(round(x * width), 0), width - 1), min(max(round(y * height), 0), height - 1)
+    right, bottom = min(round((x + share_across) * width), width), min(round((y + share_down) * height), height)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, min_side: int, box: Box | None) -> None:
+    """Let the JPEG decoder shrink the photo while the shorter side of its box keeps at least `min_side` pixels."""
     width, height = image.size
+    shorter = min(width, height)
+    if box is not None:
+        across, down = (box[3], box[2]) if _orientation(image) >= 5 else (box[2], box[3])
+        shorter = int(min(across * width, down * height))
     for scale in (8, 4, 2):
-        if -(-min(width, height) // scale) >= min_side:
+        if -(-shorter // scale) >= min_side:
             # draft takes the largest scale at which both sides still cover this size: `scale` exactly.
             image.draft(None, (max(1, width // scale), max(1, height // scale)))
             return
@@ -230,9 +266,9 @@ def _reason(format_name: str, error: Exception) -> str:
     return f"damaged {format_name}"
 
 
-def create_thumbnail(data: bytes, side: int = 240) -> bytes:
-    """Return a small JPEG of a photo, at most `side` pixels on its longer side. Raises DecodeError."""
-    small = Image.fromarray(decode_photo(data, min_side=side))
+def create_thumbnail(data: bytes, side: int = 240, box: Box | None = None) -> bytes:
+    """Return a small JPEG of a photo or a box in it, at most `side` pixels on its longer side. Raises DecodeError."""
+    small = Image.fromarray(decode_photo(data, side, box))
     small.thumbnail((side, side), Image.Resampling.BICUBIC)
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=80)

@@ -16,8 +16,8 @@ import numpy as np
 
 from wildtune import files
 from wildtune.errors import PhotosError
-from wildtune.photos.catalogue import Catalogue, Photo
-from wildtune.photos.decode import DecodeError, quiet_warnings
+from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
+from wildtune.photos.decode import Box, DecodeError, quiet_warnings
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.photos.threads import map_in_threads
 
@@ -27,6 +27,9 @@ _PIXELS = "pixels.bin"
 _INDEX = "index.npy"
 _THREADS = 2
 _ABANDONED_AFTER_S = 3600.0
+
+# Turns a photo's encoded bytes, and the box of a crop, into the uint8 (H, W, 3) pixels to keep.
+Prepare = Callable[[bytes, Box | None], np.ndarray]
 
 
 class PhotoStore:
@@ -68,14 +71,15 @@ class PhotoStore:
 def load_store(
     catalogue: Catalogue,
     photos: Sequence[Photo],
-    prepare: Callable[[bytes], np.ndarray],
+    prepare: Prepare,
     key: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> PhotoStore:
     """Open the cached store of these photos in this order, or make it first.
 
-    `prepare` turns a photo's encoded bytes into the uint8 (H, W, 3) pixels to keep and may raise DecodeError;
-    `key` names what it does, so that the photos' content and the key alone decide the bytes.
+    `prepare` turns a photo's encoded bytes and its box (None for all of it) into the uint8 (H, W, 3) pixels to
+    keep and may raise DecodeError; `key` names what it does, so that the photos' content and the key alone
+    decide the bytes.
     `progress(done, total)` is called while the store is made.
     Raises PhotosError when a photo cannot be read or decoded any more, or has changed, or the disk is full.
     """
@@ -118,7 +122,7 @@ def _create_store(
     folder: Path,
     catalogue: Catalogue,
     photos: Sequence[Photo],
-    prepare: Callable[[bytes], np.ndarray],
+    prepare: Prepare,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the store to a temporary folder beside `folder` and rename it when it is whole."""
@@ -153,7 +157,7 @@ def _create_store(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Callable[[bytes], np.ndarray]) -> np.ndarray:
+def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Prepare) -> np.ndarray:
     """Return one photo's pixels to keep, after checking that it is still the photo that was hashed."""
     try:
         data = catalogue.read_bytes(photo)
@@ -161,10 +165,10 @@ def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Callable[[byte
         raise PhotosError(
             f"{photo.path} cannot be read any more: {explain_os_error(error)}.\nLoad the photos again."
         ) from error
-    if hashlib.sha256(data).hexdigest() != photo.sha256:
+    if photo_sha256(data, photo.box) != photo.sha256:
         raise PhotosError(f"{photo.path} has changed since the photos were loaded.\nLoad the photos again.")
     try:
-        return prepare(data)
+        return prepare(data, photo.box)
     except DecodeError as error:
         raise PhotosError(
             f"{photo.path} cannot be decoded: {error}.\nLeave it out: `wildtune check` lists such photos."

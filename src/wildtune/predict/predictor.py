@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from wildtune import runtime
+from wildtune.model.backbone import FeatureExtractor, head_of
 from wildtune.model.bundle import Bundle
-from wildtune.model.engine import create_engine
+from wildtune.model.engine import Engine, create_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import DecodeError
@@ -21,13 +24,22 @@ Progress = Callable[[int, int], None]
 
 
 class Predictor:
-    """A bundle ready to predict on this machine."""
+    """A bundle ready to predict on this machine: an engine runs the backbone, and the head is applied to its features.
+
+    The head is computed in float64, so that a photo's logits do not depend on the photos beside it.
+    """
 
     def __init__(self, bundle: Bundle, engine: str = "openvino", threads: int = 1, device: str = "cpu") -> None:
-        """Compile the bundle's network once. `engine` is "openvino" or "torch", as in `create_engine`."""
+        """Predict with `engine`, "openvino" or "torch" as in `create_engine`; it is made when first needed."""
         self.bundle = bundle
         self._threads = threads
-        self._engine = create_engine(bundle.model.to(device), bundle.preprocess.size, engine, threads, device)
+        self._create_engine = lambda: create_engine(
+            FeatureExtractor(bundle.model.to(device)), bundle.preprocess.size, engine, threads, device
+        )
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._create_engine()
 
     def predict(
         self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: Progress | None = None
@@ -54,18 +66,31 @@ class Predictor:
             if progress:
                 progress(row + 1, len(chosen))
         self._run(waiting, logits)
-        return Predictions(
-            paths=tuple(photo.path for photo in chosen),
-            labels=tuple(photo.label for photo in chosen),
-            errors=tuple(errors),
-            logits=logits,
-            class_names=self.bundle.class_names,
-        )
+        return self._predictions(chosen, tuple(errors), logits)
+
+    def predict_features(self, photos: Sequence[Photo], features: Tensor) -> Predictions:
+        """Predict photos whose (N, D) float32 features the backbone has given before."""
+        return self._predictions(photos, ("",) * len(photos), self._apply_head(features))
 
     def _run(self, waiting: list[tuple[int, Tensor]], logits: np.ndarray) -> None:
         if waiting:
-            logits[[row for row, _ in waiting]] = self._engine(torch.stack([x for _, x in waiting])).numpy()
+            features = self._engine(torch.stack([x for _, x in waiting]))
+            logits[[row for row, _ in waiting]] = self._apply_head(features)
             waiting.clear()
+
+    def _apply_head(self, features: Tensor) -> np.ndarray:
+        head = head_of(self.bundle.model)
+        bias = None if head.bias is None else head.bias.detach().cpu().double()
+        return linear(features.double(), head.weight.detach().cpu().double(), bias).float().numpy()
+
+    def _predictions(self, photos: Sequence[Photo], errors: tuple[str, ...], logits: np.ndarray) -> Predictions:
+        return Predictions(
+            paths=tuple(photo.path for photo in photos),
+            labels=tuple(photo.label for photo in photos),
+            errors=errors,
+            logits=logits,
+            class_names=self.bundle.class_names,
+        )
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:
@@ -73,7 +98,7 @@ def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Te
     if photo.error:
         return photo.error
     try:
-        return create_input(decode_stored(catalogue.read_bytes(photo), preprocess), preprocess)
+        return create_input(decode_stored(catalogue.read_bytes(photo), preprocess, photo.box), preprocess)
     except DecodeError as error:
         return str(error)
     except OSError as error:

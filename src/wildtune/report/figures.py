@@ -82,7 +82,7 @@ def learning_rate_figure(name: str, records: Sequence[EpochRecord]) -> str:
     wide = bool(rates) and max(rates) / min(rates) > 30
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, "Learning rate", "epoch", "of the head")
+        axes = axes_of(figure, "Learning rate", "epoch", "rate")
         for start, stage in _by_stage(records):
             values = [r.lr if r.lr > 0 or not wide else math.nan for r in stage]
             axes.plot([start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6)

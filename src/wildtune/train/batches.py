@@ -30,6 +30,9 @@ from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
 
+# What the feature cache knows a photo without augmentation by.
+PLAIN_VIEW: dict[str, object] = {"augment": None}
+
 
 class Side:
     """The photos of one side of the split: records, decoded pixels and (N,) int64 targets."""
@@ -97,9 +100,9 @@ class FeatureData:
         val = sides["val"]
         self.val_targets = val.targets
         with reporter.bar("features of the validation photos") as tell:
-            self._val = cache.load(
-                val.photos, lambda i: val.plain_input(i, plan.preprocess), {"augment": None}, tell
-            ).to(self._device)
+            self._val = cache.load(val.photos, lambda i: val.plain_input(i, plan.preprocess), PLAIN_VIEW, tell).to(
+                self._device
+            )
         self._view_number = -1
         self._features = torch.empty(0)
 
@@ -125,7 +128,7 @@ class FeatureData:
             return
         augment, name, seed = self._stage.augment, self._stage.name, self._plan.seed
         plain = augment == type(augment)()
-        key: dict[str, object] = {"augment": None}
+        key = PLAIN_VIEW
         if not plain:
             key = {"augment": augment.model_dump(mode="json"), "seed": seed, "stage": name, "number": number}
 
@@ -147,7 +150,7 @@ class PhotoData:
     ) -> None:
         """Prepare the forward pass; with `planned.compile` the first step takes a minute or so."""
         self._model, self._plan, self._stage = model, plan, planned.stage
-        self._preprocess = plan.preprocess.at_size(planned.size)
+        self._preprocess, self._part_size = plan.preprocess.at_size(planned.size), planned.part_size
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
         self._device = torch.device(plan.device)
@@ -156,7 +159,7 @@ class PhotoData:
             if plan.device == "cpu":
                 speed_up_activations(model)
             reporter.say("compiling the network for this processor: the first step takes a minute or two")
-        # One compiled function for the one batch size; another size would recompile with dynamic shapes.
+        # One compiled function for the one size of a batch's parts; another would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (
             torch.compile(model, dynamic=False) if planned.compile else None
         )
@@ -175,7 +178,7 @@ class PhotoData:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits in float32, computed in the plan's precision."""
-        whole = len(inputs) == self._stage.batch_size
+        whole = len(inputs) == self._part_size
         run = self._compiled if self._compiled is not None and whole else self._model
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._plan.precision == "bfloat16"):
             return run(inputs).float()
@@ -190,6 +193,11 @@ class PhotoData:
         return logits
 
 
+def create_cache(model: nn.Module, plan: Plan, versions: dict[str, str]) -> FeatureCache:
+    """Return the cache of the features that a model's backbone gives as it is now."""
+    return FeatureCache(model, plan.backbone, plan.preprocess, plan.engine, plan.threads, plan.device, versions)
+
+
 def create_stage_data(
     model: nn.Module,
     plan: Plan,
@@ -201,6 +209,5 @@ def create_stage_data(
     """Return what a stage learns from, by what it trains."""
     stage: Stage = planned.stage
     if stage.train == "head":
-        cache = FeatureCache(model, plan.backbone, plan.preprocess, plan.engine, plan.threads, plan.device, versions)
-        return FeatureData(model, plan, planned, sides, cache, reporter)
+        return FeatureData(model, plan, planned, sides, create_cache(model, plan, versions), reporter)
     return PhotoData(model, plan, planned, sides, reporter)

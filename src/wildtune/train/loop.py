@@ -120,15 +120,22 @@ class StageTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         torch.manual_seed(seed_from(self.seed, stage.name, progress.epoch, progress.step))
-        logits = self.data.forward(inputs)
-        loss = cross_entropy(logits, targets, label_smoothing=stage.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value, right = 0.0, 0
+        # Nothing in the network looks across photos, since BatchNorm is frozen: the parts' gradients add up to the
+        # batch's, and only one part's activations are in memory at a time.
+        size = self.planned.part_size
+        for some_inputs, some_targets in zip(inputs.split(size), targets.split(size), strict=True):
+            logits = self.data.forward(some_inputs)
+            losses = cross_entropy(logits, some_targets, label_smoothing=stage.label_smoothing, reduction="sum")
+            loss = losses / len(targets)
+            loss.backward()
+            value += float(loss.detach())
+            right += int((logits.detach().argmax(dim=1) == some_targets).sum())
         self.optimizer.step()
         self.average.update(progress.epoch * self.planned.steps_per_epoch + progress.step + 1)
-        value = float(loss.detach())
         self.require_finite(value, "loss")
-        progress.count_step(value, int((logits.detach().argmax(dim=1) == targets).sum()), len(targets))
+        progress.count_step(value, right, len(targets))
 
     def validate(self) -> EpochRecord:
         """Score the validation photos, and keep the weights where the recipe says so."""

@@ -25,6 +25,7 @@ class PlannedStage(_Frozen):
     frozen_weights     number that cannot (BatchNorm's, and the backbone's in a head stage)
     steps_per_epoch    optimiser steps in each epoch, the last partial batch included
     size               side in pixels of the square input it trains on
+    part_size          photos whose gradients are computed at once; a batch's are the sum of its parts'
     views              distinct augmented views made of each training photo
     compile            whether torch.compile is worth its start-up for this stage
     """
@@ -34,6 +35,7 @@ class PlannedStage(_Frozen):
     frozen_weights: int
     steps_per_epoch: int
     size: int
+    part_size: int
     views: int
     compile: bool
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from wildtune import runtime
 from wildtune.errors import RecipeError
-from wildtune.model.backbone import head_of, read_facts
+from wildtune.model.backbone import head_of, larger_size, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_preprocess
@@ -25,6 +25,9 @@ from wildtune.train.plan import Plan, PlannedStage
 COMPILE_FROM_VIEWS = 5000
 COMPILE_FROM_WEIGHTS = 1_000_000
 
+# Photos whose activations a processor holds at once while it trains every weight.
+CPU_PART = 16
+
 
 def create_plan(
     recipe: Recipe, split: Split, model: nn.Module, weights: WeightsFacts, source: str, corrections: str = ""
@@ -35,7 +38,8 @@ def create_plan(
     Nothing after the plan decides a default.
     """
     facts = read_facts(model, recipe.backbone)
-    preprocess = create_preprocess(recipe.input, facts.mean, facts.std, facts.size, facts.larger_size)
+    size = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
+    preprocess = create_preprocess(recipe.input, facts.mean, facts.std, size)
     device = runtime.detect_device()
     sides = {side: split.side(side) for side in ("train", "val", "test")}
     counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}
@@ -56,7 +60,11 @@ def create_plan(
         engine=choose_engine(model, device),
         stages=tuple(
             _plan_stage(
-                stage, model, len(sides["train"]), {"input": preprocess.size, "own": min(facts.size, preprocess.size)}
+                stage,
+                model,
+                len(sides["train"]),
+                {"input": preprocess.size, "own": min(facts.size, preprocess.size)},
+                device,
             )
             for stage in recipe.stages
         ),
@@ -86,7 +94,7 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int]) -> PlannedStage:
+def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int], device: str) -> PlannedStage:
     set_trainable(model, head_of(model), stage.train)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -104,6 +112,7 @@ def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, in
         frozen_weights=total - trained,
         steps_per_epoch=math.ceil(photos / stage.batch_size),
         size=size,
+        part_size=stage.batch_size if head or device == "cuda" else min(stage.batch_size, CPU_PART),
         views=views,
         compile=not head and pays and runtime.can_compile(),
     )

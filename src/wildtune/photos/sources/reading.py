@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.threads import map_in_threads
 
 _THREADS = 4
@@ -34,7 +33,7 @@ def _hash_photo(reader: Catalogue, photo: Photo) -> Photo:
     if photo.error:
         return photo
     try:
-        return replace(photo, sha256=hashlib.sha256(reader.read_bytes(photo)).hexdigest())
+        return replace(photo, sha256=photo_sha256(reader.read_bytes(photo), photo.box))
     except OSError as error:
         return replace(photo, error=explain_os_error(error))
     except ValueError:  # a null character in a CSV's path

@@ -1,23 +1,27 @@
-"""Photos listed in a CSV file with the columns path, label and, as the user likes, group and split."""
+"""Photos listed in a CSV file with the columns path, label and, as the user likes, group, split, camera and taken."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
-import os
 import unicodedata
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue
+from wildtune.photos.sources.camera_traps import group_by_camera
+from wildtune.photos.sources.listing import (
+    describe_missing_column,
+    describe_problems,
+    iso_time,
+    normal_path,
+    read_rows,
+)
 from wildtune.photos.sources.reading import hash_photos
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
-_COLUMNS = ("path", "label", "group", "split")
+_COLUMNS = ("path", "label", "group", "split", "camera", "taken")
+_EXPECTED = "a header with the columns path and label, then one row a photo"
 _SPLITS = {"": "", "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SHOWN_PROBLEMS = 5
 
 
 @dataclass
@@ -35,21 +39,22 @@ def load_table(path: Path, read: bool, labelled: bool = True) -> Catalogue:
 
     The delimiter may be a comma, semicolon or tab, the text UTF-8 with or without byte order mark. The case
     of the header does not matter, nor do other columns. A listed file that does not exist is kept with
-    `error` set. `labelled` demands a label in every row. Raises PhotosError with all problems.
+    `error` set. `labelled` demands a label in every row. Without a column `group`, photos of one `camera` are
+    a group. Raises PhotosError with all problems.
     """
-    header, lines = _read_rows(path)
+    header, lines = read_rows(path, _EXPECTED)
     names = [name.strip().lower() for name in header]
     needed = ("path", "label") if labelled else ("path",)
-    problems = [_missing(column, names) for column in needed if column not in names]
+    problems = [describe_missing_column(column, names) for column in needed if column not in names]
     problems += [f"the column '{c}' is there {names.count(c)} times" for c in _COLUMNS if names.count(c) > 1]
     if problems:
-        raise PhotosError(_problem_list(path, problems))
+        raise PhotosError(describe_problems(path, problems))
     rows = _Rows()
     for line, cells in lines:
         table = dict(zip(names, (cell.strip() for cell in cells), strict=False))
         _add_row(path.parent, line, table, labelled, rows)
     if rows.problems:
-        raise PhotosError(_problem_list(path, rows.problems))
+        raise PhotosError(describe_problems(path, rows.problems))
     notices = []
     ignored = [name for name in names if name and name not in _COLUMNS]
     if ignored:
@@ -57,40 +62,10 @@ def load_table(path: Path, read: bool, labelled: bool = True) -> Catalogue:
     if rows.repeated:
         notices.append(f"{path.name}: {rows.repeated} repeated rows were left out.")
     photos = list(rows.photos.values())
+    if "group" not in names and any(photo.camera for photo in photos):
+        photos, about_groups = group_by_camera(photos, [""] * len(photos))
+        notices += about_groups
     return create_catalogue(path.parent, hash_photos(path.parent, photos) if read else photos, notices)
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header and each row that is not blank with its line number."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PhotosError(
-            f"{path} is not UTF-8 text (byte {error.start}).\n"
-            "Save it again as 'CSV UTF-8' in the spreadsheet program, then try again."
-        ) from error
-    except OSError as error:
-        raise PhotosError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = []
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise PhotosError(f"{path}, line {reader.line_num}: not valid CSV ({error}).\nMend that line.") from error
-    if not rows:
-        raise PhotosError(f"{path} is empty.\nExpected a header with the columns path and label, then one row a photo.")
-    return rows[0][1], rows[1:]
-
-
-def _missing(column: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(column, names, n=1, cutoff=0.4)
-    found = ", ".join(name for name in names if name) or "none"
-    hint = f"; rename '{near[0]}' if that is meant" if near else ""
-    return f"there is no column '{column}'{hint} (found: {found})"
 
 
 def _add_row(root: Path, line: int, table: dict[str, str], labelled: bool, rows: _Rows) -> None:
@@ -104,37 +79,27 @@ def _add_row(root: Path, line: int, table: dict[str, str], labelled: bool, rows:
         rows.problems.append(f"line {line}: the label is empty ({written})")
     if split is None:
         rows.problems.append(f"line {line}: split must be train, val, test or empty. Got '{table['split']}'")
+    taken = iso_time(table["taken"]) if table.get("taken") else ""
+    if taken is None:
+        rows.problems.append(f"line {line}: taken must be a time as 2022-12-31T09:52:50. Got '{table['taken']}'")
     if len(rows.problems) > before:
         return
-    photo = Photo(_normal_path(root, written), label=label, group=table.get("group", ""), split=split or "")
+    photo = Photo(
+        normal_path(root, written),
+        label=label,
+        group=table.get("group", ""),
+        split=split or "",
+        camera=unicodedata.normalize("NFC", table.get("camera", "")),
+        taken=taken or "",
+    )
     earlier = rows.photos.setdefault(photo.path, photo)
     first_line = rows.lines.setdefault(photo.path, line)
     if earlier is photo:
         return
     rows.repeated += 1
-    for column in ("label", "split", "group"):
+    for column in ("label", "split", "group", "camera", "taken"):
         old, new = getattr(earlier, column), getattr(photo, column)
         if old != new:
             rows.problems.append(
                 f"line {line}: {photo.path} has {column} '{new}' here and '{old}' in line {first_line}"
             )
-
-
-def _normal_path(root: Path, written: str) -> str:
-    """Return the path relative to `root` where it lies below it, else absolute; with `/` either way."""
-    # A backslash may be part of a name on Linux and macOS; only where no such file exists is it a separator.
-    if "\\" in written and os.sep == "/" and not os.path.lexists(root / written):
-        written = PureWindowsPath(written).as_posix()
-    absolute = Path(os.path.normpath(root / written))
-    try:
-        return absolute.relative_to(os.path.normpath(root)).as_posix()
-    except ValueError:
-        return absolute.as_posix()
-
-
-def _problem_list(path: Path, problems: list[str]) -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
-    if len(problems) > _SHOWN_PROBLEMS:
-        lines.append(f"  - and {len(problems) - _SHOWN_PROBLEMS} more")
-    return f"{path} has {count}:\n" + "\n".join(lines) + "\nMend the file and try again."
