@@ -19,8 +19,11 @@ HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "nump
 
 DETECTIONS = ["--detection-threshold", "--detections"]
 COMMANDS = {
-    "train": (["PHOTOS"], ["--backbone", *DETECTIONS, "--out", "--recipe", "--resume", "--set", "--weights"]),
-    "check": (["PHOTOS"], [*DETECTIONS, "--out"]),
+    "train": (
+        ["PHOTOS"],
+        ["--backbone", "--corrections", *DETECTIONS, "--out", "--recipe", "--resume", "--set", "--weights"],
+    ),
+    "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
     "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
     "predict": (["RUN", "PHOTOS"], [*DETECTIONS, "--out", "--to"]),
     "recipes": (["NAME"], []),

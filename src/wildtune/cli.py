@@ -33,6 +33,10 @@ Photos = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `wildtune train` made.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Built-in recipe by name, or a TOML file.")]
+BackboneName = Annotated[str | None, typer.Option(help="Any timm model by name.")]
+WeightsFile = Annotated[
+    str | None, typer.Option(help="File of pretrained weights; auto: timm's download; none: random.")
+]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as stages.0.epochs=3.")
 ]
@@ -49,11 +53,12 @@ Threshold = Annotated[
 def train(
     photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help=Photos.__metadata__[0].help)] = None,
     recipe: RecipeName = "default",
-    backbone: Annotated[str | None, typer.Option(help="Any timm model by name.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File of pretrained weights; auto: timm's download; none: random.")
-    ] = None,
+    backbone: BackboneName = None,
+    weights: WeightsFile = None,
     changes: Changes = None,
+    corrections: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV file of photos to drop or relabel, from `check --out`.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the run; by default runs/DATE-TIME.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     detections: DetectionsFile = None,
@@ -64,7 +69,7 @@ def train(
     from wildtune.recipe import load_recipe
 
     if resume is not None:
-        if backbone or weights or changes or out or detections or recipe != "default":
+        if backbone or weights or changes or corrections or out or detections or recipe != "default":
             raise CommandError("--resume goes on with the run's own recipe: give it no other option than PHOTOS.")
         with _saying_how_to_resume(resume):
             job.resume(resume, photos)
@@ -74,25 +79,37 @@ def train(
     chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _saying_how_to_resume(folder):
-        job.train(photos, chosen, folder, detections=_detections(detections, detection_threshold))
+        chosen_crops = _detections(detections, detection_threshold)
+        job.train(photos, chosen, folder, detections=chosen_crops, corrections=corrections)
 
 
 @app.command()
 def check(
     photos: Photos,
-    out: Annotated[Path | None, typer.Option(help="Also write the findings to this CSV file.")] = None,
+    backbone: BackboneName = None,
+    weights: WeightsFile = None,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Look for no label errors; needs no weights.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page check.html and findings.csv; or a .csv file for these.")
+    ] = None,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = 0.2,
 ) -> None:
     """Look for faults in PHOTOS, before anything is trained."""
     from wildtune import job
     from wildtune.photos.audit import save_findings
+    from wildtune.recipe import load_recipe
 
-    findings = job.check(photos, detections=_detections(detections, detection_threshold))
+    if no_model and (backbone or weights):
+        raise CommandError("--no-model looks for no label errors, so --backbone and --weights are not needed with it.")
+    recipe = None if no_model else load_recipe("default", backbone=backbone, weights=weights)
+    table = out if out is not None and out.suffix.lower() == ".csv" else None
+    chosen = _detections(detections, detection_threshold)
+    findings = job.check(photos, detections=chosen, recipe=recipe, out=None if table else out)
     for finding in findings.findings:
-        print(f"{finding.severity}: {finding.kind}: {finding.path}: {finding.detail}")
-    if out:
-        save_findings(findings, out)
+        print(f"{finding.severity}: {finding.kind}: {finding.path or 'all'}: {finding.detail}")
+    if table:
+        save_findings(findings, table)
 
 
 @app.command()

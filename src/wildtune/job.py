@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from wildtune import files, runtime
-from wildtune.errors import CommandError, PhotosError
+from wildtune.check.balance import describe_imbalance
+from wildtune.check.groups import create_groups
+from wildtune.check.label_suspects import (
+    MODEL,
+    LabelRanking,
+    describe_ranking,
+    rank_labels,
+    rank_predictions,
+    save_ranking,
+)
+from wildtune.check.page import CheckContent, write_check
+from wildtune.check.steps import RANDOM_WEIGHTS, add_findings, add_suspects, find_confounds, rank_all_labels
+from wildtune.errors import CommandError, PhotosError, WeightsError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
@@ -25,6 +38,7 @@ from wildtune.model.preprocess import decode_stored
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, audit, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
@@ -43,7 +57,8 @@ from wildtune.train.plan import Plan, load_plan, save_plan
 from wildtune.train.planning import create_plan, data_key, describe_plan
 
 # What a run folder holds until its plan is written; with no more than that in it, it can be begun anew.
-_BEFORE_THE_PLAN = {"train.log", "recipe.toml", "environment.json", "findings.csv", "split.csv"}
+_BEFORE_THE_PLAN = {"train.log", "recipe.toml", "environment.json", "corrections.csv", "findings.csv", "split.csv"}
+_TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
 
 
 @dataclass(frozen=True)
@@ -62,29 +77,41 @@ def train(
     out: str | Path,
     reporter: Reporter | None = None,
     detections: Detections | None = None,
+    corrections: str | Path | None = None,
 ) -> Run:
     """Train a classifier on photos, or on the crops of `detections`, and leave every promised file in `out`, new.
 
-    Raises CommandError when `out` already holds something, PhotosError, WeightsError or RecipeError for what
-    cannot be used. The photos are only read.
+    `corrections` is a CSV file of decisions on single photos (see `photos.corrections`). Raises CommandError when
+    `out` already holds something, PhotosError, WeightsError or RecipeError for what cannot be used. The photos are
+    only read.
     """
     out, where, reporter = Path(out), Path(source), reporter or Reporter()
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _BEFORE_THE_PLAN):
         raise CommandError(
             f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
         )
-    if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
-        raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
+    _require_outside(out, where)
     check_backbone(recipe.backbone)
     if recipe.weights not in ("auto", "none"):
         # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
         recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
+    decisions = load_corrections(Path(corrections)) if corrections else ()
     catalogue = _load_catalogue(source, reporter, detections)
-    findings = _audit(catalogue, reporter)
+    if corrections:
+        catalogue = apply_corrections(catalogue, decisions, Path(corrections))
+        reporter.say(f"note: {catalogue.notices[-1]}")
+    findings = _audit_set(catalogue, recipe.seed, reporter)
+    for finding in findings.findings:
+        if finding.kind == "confound":
+            reporter.say(f"note: {finding.detail}")
     split = split_photos(findings, recipe.split)
+    split = dataclasses.replace(split, notices=(*split.notices, *_whole_set_notices(catalogue, findings)))
     model, facts = _load_model(recipe, split, reporter)
-    plan = create_plan(recipe, split, model, facts, str(catalogue.root))
+    corrected = files.sha256_file(Path(corrections)) if corrections else ""
+    plan = create_plan(recipe, split, model, facts, str(catalogue.root), corrected)
     reporter.log_to(out / "train.log")
+    if corrections:
+        files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about = {"photos": str(where.resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
     if detections is not None:
@@ -119,7 +146,8 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
     detections = Detections(**about["detections"]) if "detections" in about else None
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
-    findings = _audit(catalogue, reporter)
+    catalogue = _correct_again(catalogue, plan, folder)
+    findings = _audit_set(catalogue, recipe.seed, reporter)
     split = split_photos(findings, recipe.split)
     if plan.data_key != data_key(split):
         raise CommandError(
@@ -186,10 +214,38 @@ def saved_evaluation(run: str | Path) -> Evaluation:
     return load_evaluation(path).headline
 
 
-def check(source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None) -> Findings:
-    """Look for faults in photos, or in the crops of `detections`."""
+def check(
+    source: str | Path,
+    reporter: Reporter | None = None,
+    detections: Detections | None = None,
+    recipe: Recipe | None = None,
+    out: str | Path | None = None,
+) -> Findings:
+    """Look for faults in photos, or in the crops of `detections`; with a recipe for probable label errors too.
+
+    The recipe's backbone, weights and input give the features for these. With `out` the page `check.html`,
+    `findings.csv` and `label_ranking.csv` are written to that folder. Raises CommandError when that lies among the
+    photos, and WeightsError for weights named in the recipe that cannot be used; those that cannot be downloaded are
+    only said to be missing.
+    """
     reporter = reporter or Reporter()
-    return _audit(_load_catalogue(source, reporter, detections), reporter)
+    if out is not None:
+        _require_outside(Path(out), Path(source))
+    if recipe is not None and recipe.weights not in ("auto", "none"):
+        require_file(recipe.weights)
+    catalogue = _load_catalogue(source, reporter, detections)
+    findings = _audit_set(catalogue, recipe.seed if recipe else 0, reporter)
+    imbalance = describe_imbalance(findings.usable)
+    if imbalance:
+        reporter.say(f"note: {imbalance}")
+    ranking, said = _rank_labels_of_all(findings, recipe, reporter)
+    reporter.say(said)
+    if ranking is not None:
+        findings = add_suspects(findings, ranking)
+    if out is not None:
+        notices = [*catalogue.notices, *([imbalance] if imbalance else []), said[:1].upper() + said[1:] + "."]
+        reporter.say(f"page: {write_check(CheckContent(findings, ranking, notices), Path(out))}")
+    return findings
 
 
 def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
@@ -229,10 +285,13 @@ def _carry_out(plan: Plan, findings: Findings, split: Split, model: nn.Module, f
     catalogue = findings.catalogue
     sides = _load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
+    findings, ranking = _doubt_labels(plan, findings, model, sides, folder, reporter)
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan))
     save_bundle(bundle, folder / "bundle")
     evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
+    if shown.paths and evaluation.headline.side == "test":
+        findings = _doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
     _report(folder, plan, findings, evaluation, shown)
     reporter.say(_headline(evaluation, folder))
@@ -309,6 +368,95 @@ def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Report
     return sides
 
 
+def _doubt_labels(
+    plan: Plan, findings: Findings, model: nn.Module, sides: dict[str, Side], folder: Path, reporter: Reporter
+) -> tuple[Findings, LabelRanking | None]:
+    """Add the training and validation photos' doubtful labels to the findings, here and in the run's folder.
+
+    The features are those that the first stage begins with, so they are computed once. Nothing is chosen by the
+    doubts: no photo is left out for them.
+    """
+    if plan.weights.source == "none":
+        reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
+        return findings, None
+    model.to(plan.device)
+    cache = create_cache(model, plan, runtime.environment()["packages"])
+    photos: list[Photo] = []
+    features = []
+    for name, side in sides.items():
+        view = functools.partial(side.plain_input, preprocess=plan.preprocess)
+        with reporter.bar(f"features of the {name} photos") as tell:
+            features.append(cache.load(side.photos, view, PLAIN_VIEW, tell))
+        photos += side.photos
+    model.to("cpu")
+    ranking = rank_labels(photos, torch.cat(features).numpy(), create_groups(findings, photos), plan.seed)
+    reporter.say(describe_ranking(ranking))
+    findings = add_suspects(findings, ranking, _confirmed(folder))
+    save_findings(findings, folder / "findings.csv")
+    save_ranking([ranking], folder / "label_ranking.csv")
+    return findings, ranking
+
+
+def _doubt_test_labels(
+    findings: Findings, ranking: LabelRanking | None, predictions: Predictions, folder: Path
+) -> Findings:
+    """Add the test photos' doubtful labels, by the final model's predictions, once there is nothing left to choose."""
+    if ranking is None:
+        return findings
+    found = rank_predictions(predictions.paths, predictions.labels, predictions.probs, predictions.class_names, MODEL)
+    findings = add_suspects(findings, found, _confirmed(folder), _TEST_REMARK)
+    save_findings(findings, folder / "findings.csv")
+    save_ranking([ranking, found], folder / "label_ranking.csv")
+    return findings
+
+
+def _confirmed(folder: Path) -> frozenset[str]:
+    """Return the paths of a run's photos whose labels the user has looked at and kept."""
+    path = folder / "corrections.csv"
+    decisions = load_corrections(path) if path.exists() else ()
+    return frozenset(decision.path for decision in decisions if decision.action == "keep")
+
+
+def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
+    """Apply the corrections that a run began with, from its own copy of them."""
+    if not plan.corrections:
+        return catalogue
+    path = folder / "corrections.csv"
+    if not path.exists() or files.sha256_file(path) != plan.corrections:
+        raise CommandError(f"{path} is not the file of corrections that the run was planned with. Bring it back.")
+    return apply_corrections(catalogue, load_corrections(path), path)
+
+
+def _rank_labels_of_all(
+    findings: Findings, recipe: Recipe | None, reporter: Reporter
+) -> tuple[LabelRanking | None, str]:
+    """Return the ranking of all usable photos' labels, None where there can be none, and a sentence about it."""
+    if recipe is None:
+        return None, "label errors were not looked for: that needs pretrained weights"
+    try:
+        with reporter.bar("features of the photos") as tell:
+            ranking = rank_all_labels(findings, recipe, tell)
+    except WeightsError:
+        if recipe.weights != "auto":
+            raise
+        return None, (
+            f"label errors were not looked for: the weights of '{recipe.backbone}' could not be downloaded. Give a "
+            "file: --weights FILE --backbone NAME, or --no-model to do without"
+        )
+    return ranking if ranking.rows else None, describe_ranking(ranking)
+
+
+def _require_outside(out: Path, photos: Path) -> None:
+    if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
+        raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
+
+
+def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:
+    """Return what the plan says of the set: its imbalance, and which corrections were applied."""
+    said = [describe_imbalance(findings.usable), *(n for n in catalogue.notices if n.startswith("Corrections from"))]
+    return [notice for notice in said if notice]
+
+
 def _create_predictor(bundle: Bundle) -> Predictor:
     threads = runtime.compute_threads()
     runtime.set_threads(threads)
@@ -328,6 +476,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "counts": plan.counts,
         "seed": plan.seed,
         "versions": runtime.environment()["packages"],
+        **({"corrections": plan.corrections} if plan.corrections else {}),
     }
 
 
@@ -371,6 +520,14 @@ def _load_catalogue(source: str | Path, reporter: Reporter, detections: Detectio
 def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:
     for notice in catalogue.notices:
         reporter.say(f"note: {notice}")
+
+
+def _audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:
+    """Check the photos one by one, then what their files give away together."""
+    findings = _audit(catalogue, reporter)
+    with reporter.bar("comparing the classes' files") as tell:
+        confounds = find_confounds(findings, seed, tell)
+    return add_findings(findings, confounds)
 
 
 def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:

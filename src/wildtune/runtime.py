@@ -9,7 +9,18 @@ import platform
 import shutil
 from typing import Any
 
-PACKAGES = ("wildtune", "torch", "torchvision", "timm", "openvino", "numpy", "pillow", "scikit-learn", "scipy")
+PACKAGES = (
+    "wildtune",
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "scipy",
+    "cleanlab",
+)
 
 
 def seed_from(*parts: object) -> int:

@@ -43,7 +43,7 @@ _KEEP_ORDER = {"test": 0, "val": 1, "train": 2, "": 3}
 class Finding:
     """One fault of one photo.
 
-    path        the photo's, as in the catalogue
+    path        the photo's, as in the catalogue; "" for a fault of the whole set (confound)
     kind        one of KINDS
     severity    "error", "warning" or "note"
     detail      in plain words what is wrong and what was done
@@ -59,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """The second door: a catalogue and what was found in it, ordered by kind (as in KINDS) and path."""
+    """The second door: a catalogue and what was found in it, ordered by kind (as in KINDS), then path or rank."""
 
     catalogue: Catalogue
     findings: tuple[Finding, ...]

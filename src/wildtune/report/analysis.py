@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildtune import wording
 from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
 from wildtune.photos.audit import SET_ASIDE
 from wildtune.recipe import Stage
-from wildtune.report import wording
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
 from wildtune.report.verdict import compare_text
-from wildtune.report.wording import counted, listed, nats, percent, percent_range, points, quoted
 from wildtune.train.history import EpochRecord
 from wildtune.train.plan import PlannedStage
+from wildtune.wording import counted, listed, nats, percent, percent_range, points, quoted
 
 SMALL_CLASS = 10
 
@@ -33,7 +33,7 @@ FAULTS = {
     "near_duplicate": "that look almost the same as another photo",
     "label_conflict": "under two different labels, of which at most one is right",
     "label_suspect": "that do not look like their label to a model that never saw them",
-    "confound": "where something other than the animal may give the class away",
+    "confound": "marks of the files, such as their format, that give classes away beside the animal",
 }
 
 

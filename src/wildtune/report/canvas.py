@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from wildtune.report import wording
+from wildtune import wording
 
 INK = "#22302d"
 MUTED = "#66736f"

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from wildtune import wording
 from wildtune.evaluate.evaluation import Evaluation, wilson_interval
 from wildtune.predict.predictions import Predictions
-from wildtune.report import wording
 from wildtune.report.canvas import (
     CELL_DARK,
     CELL_LIGHT,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from wildtune import files
+from wildtune import files, wording
 from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
-from wildtune.report import figures, wording
+from wildtune.pages import create_environment, data_uri
+from wildtune.report import figures
 from wildtune.report.analysis import (
     Section,
     analysis_markdown,
@@ -76,14 +74,7 @@ def create_charts(content: RunContent) -> dict[str, str]:
 
 def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """Return the HTML of the page; everything that people named is escaped by the template."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wildtune", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["figures_kept_whole"] = _keep_figures_whole
+    environment = create_environment("report")
     environment.filters["brief"] = lambda name: wording.shorten(name, MOST_LETTERS)
     score = content.evaluation.headline
     return environment.get_template("page.html.jinja").render(
@@ -105,11 +96,6 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         facts=_facts(content),
         environment=_environment_rows(content.environment),
     )
-
-
-def _keep_figures_whole(text: str) -> str:
-    """Keep a number and its unit on one line."""
-    return re.sub(r"(?<=\d) (?=%|points?\b|photos?\b|min\b|s\b|h\b)", "\u00a0", text)
 
 
 def _headline(content: RunContent) -> dict[str, Any]:
@@ -225,19 +211,10 @@ def _mistake_cards(content: RunContent) -> list[dict[str, str]]:
             "prediction": wording.plain(mistake.prediction),
             "confidence": f"{mistake.confidence * 100:.0f} %",
             "path": wording.plain(mistake.path),
-            "picture": _data_uri(content.load_thumbnail(mistake.path)),
+            "picture": data_uri(content.load_thumbnail(mistake.path)),
         }
         for mistake in content.evaluation.headline.mistakes[:MOST_MISTAKES]
     ]
-
-
-def _data_uri(picture: bytes | None) -> str:
-    """Return a picture as a data: address, "" where there is none or its type is unknown."""
-    if not picture:
-        return ""
-    kinds = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}
-    kind = next((kind for start, kind in kinds.items() if picture.startswith(start)), "")
-    return f"data:{kind};base64,{base64.b64encode(picture).decode()}" if kind else ""
 
 
 def _fault_groups(content: RunContent) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+from wildtune import wording
 from wildtune.evaluate.evaluation import Comparison
-from wildtune.report import wording
 from wildtune.report.content import SIDE_NAMES, RunContent
-from wildtune.report.wording import counted, listed, points, quoted
+from wildtune.wording import counted, listed, points, quoted
 
 
 def compare_text(content: RunContent, key: tuple[str, str]) -> str:

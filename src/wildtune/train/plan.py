@@ -47,6 +47,7 @@ class Plan(_Frozen):
     data_key    SHA-256 over every photo's content, label and side: what resuming must find unchanged
     device      "cpu" or "cuda"; `precision` "float32" or "bfloat16"; `threads` CPU threads
     engine      what runs the frozen backbone and predictions: "openvino" or "torch"
+    corrections  SHA-256 of the run's corrections.csv, "" where there were none
     """
 
     recipe_name: str
@@ -64,6 +65,7 @@ class Plan(_Frozen):
     engine: str
     stages: tuple[PlannedStage, ...]
     notices: tuple[str, ...] = ()
+    corrections: str = ""
 
     def side_size(self, side: str) -> int:
         """Return the number of photos on "train", "val" or "test"."""

@@ -29,10 +29,13 @@ COMPILE_FROM_WEIGHTS = 1_000_000
 CPU_PART = 16
 
 
-def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: WeightsFacts, source: str) -> Plan:
+def create_plan(
+    recipe: Recipe, split: Split, model: nn.Module, weights: WeightsFacts, source: str, corrections: str = ""
+) -> Plan:
     """Resolve every "auto" of a recipe and count what each stage will do.
 
-    `model` is the classifier on its pretrained weights. Nothing after the plan decides a default.
+    `model` is the classifier on its pretrained weights, `corrections` the SHA-256 of the user's corrections, if any.
+    Nothing after the plan decides a default.
     """
     facts = read_facts(model, recipe.backbone)
     size = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
@@ -66,6 +69,7 @@ def create_plan(recipe: Recipe, split: Split, model: nn.Module, weights: Weights
             for stage in recipe.stages
         ),
         notices=tuple(split.notices),
+        corrections=corrections,
     )
 
 

@@ -1,0 +1,87 @@
+"""The checks on the whole set in their order, for `wildtune check` and for the start of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from wildtune import runtime
+from wildtune.check.confounds import confound_findings, find_giveaways
+from wildtune.check.groups import create_groups
+from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
+from wildtune.check.marks import read_marks
+from wildtune.model.backbone import check_backbone, larger_size, read_facts
+from wildtune.model.engine import choose_engine
+from wildtune.model.features import FeatureCache
+from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
+from wildtune.model.weights import create_pretrained
+from wildtune.photos.audit import KINDS, Finding, Findings
+from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.decode import quiet_warnings
+from wildtune.recipe import Recipe
+
+Progress = Callable[[int, int], None]
+
+RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
+
+
+def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
+    """Return the findings with more of them, ordered by kind; within a kind those there come first, then as given."""
+    every = sorted((*findings.findings, *more), key=lambda finding: KINDS.index(finding.kind))
+    return replace(findings, findings=tuple(every))
+
+
+def find_confounds(findings: Findings, seed: int = 0, progress: Progress | None = None) -> tuple[Finding, ...]:
+    """Return a finding for each mark of the usable photos' files that gives classes away; see `check.confounds`."""
+    photos = [photo for photo in findings.usable if photo.label]
+    marks = read_marks(findings.catalogue, photos, progress)
+    giveaways = find_giveaways(marks, [photo.label for photo in photos], create_groups(findings, photos), seed)
+    return confound_findings(giveaways, len({photo.label for photo in photos}))
+
+
+def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | None = None) -> LabelRanking:
+    """Rank the labels of all usable photos, on features of the recipe's backbone, weights and input.
+
+    Raises RecipeError and WeightsError as training with that recipe would. With random weights nothing is judged.
+    """
+    if recipe.weights == "none":
+        return LabelRanking((), float("nan"), 0, RANDOM_WEIGHTS)
+    photos = [photo for photo in findings.usable if photo.label]
+    features = extract_features(findings.catalogue, photos, recipe, progress)
+    return rank_labels(photos, features, create_groups(findings, photos), recipe.seed)
+
+
+def extract_features(
+    catalogue: Catalogue, photos: Sequence[Photo], recipe: Recipe, progress: Progress | None = None
+) -> np.ndarray:
+    """Return the (N, D) float32 features of photos without augmentation, by the recipe's pretrained backbone.
+
+    They are cached like those of a training. Raises RecipeError, WeightsError, OSError and DecodeError.
+    """
+    check_backbone(recipe.backbone)
+    size = recipe.input.size if isinstance(recipe.input.size, int) else None
+    model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, size, recipe.seed)
+    facts = read_facts(model, recipe.backbone)
+    side = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
+    pre = create_preprocess(recipe.input, facts.mean, facts.std, side)
+    threads, device = runtime.compute_threads(), runtime.detect_device()
+    runtime.set_threads(threads)
+    model.to(device)
+    versions = runtime.environment()["packages"]
+    cache = FeatureCache(model, recipe.backbone, pre, choose_engine(model, device), threads, device, versions)
+
+    def view(i: int) -> Tensor:
+        return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre, photos[i].box), pre)
+
+    with quiet_warnings():
+        return np.asarray(cache.load(photos, view, {"augment": None}, progress).numpy())
+
+
+def add_suspects(
+    findings: Findings, ranking: LabelRanking, confirmed: Collection[str] = (), remark: str = ""
+) -> Findings:
+    """Return the findings with the ranking's suspects, but for photos whose label the user has confirmed."""
+    return add_findings(findings, (f for f in suspect_findings(ranking, remark) if f.path not in confirmed))
