@@ -6,6 +6,9 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+from wildtune.counting import counted as counted
+from wildtune.counting import whole as whole
+
 
 def plain(text: str) -> str:
     """Return `text` fit for any file: control characters and halves of surrogate pairs become "?"."""
@@ -69,24 +72,6 @@ def points_range(interval: tuple[float, float]) -> str:
 def nats(loss: float) -> str:
     """Return a loss with three digits after the point."""
     return f"{loss:.3f}" if math.isfinite(loss) else "not a number"
-
-
-def whole(number: int) -> str:
-    """Return a count with thousands set apart.
-
-    >>> whole(4029331)
-    '4,029,331'
-    """
-    return f"{number:,}"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun.
-
-    >>> counted(1, "photo"), counted(1200, "photo"), counted(2, "class", "classes")
-    ('1 photo', '1,200 photos', '2 classes')
-    """
-    return f"{whole(number)} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listed(items: Sequence[str]) -> str:
