@@ -167,3 +167,23 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(sys, "argv", ["wildtune", "--debug", "check", str(tmp_path / "none")])
     with pytest.raises(wildtune.errors.PhotosError):
         cli.main()
+
+
+def test_a_threshold_without_detections_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    run, threshold = str(tmp_path / "run"), ("--detection-threshold", "0.2")
+    for command in (
+        ("train", str(photos), "--out", run),
+        ("check", str(photos)),
+        ("evaluate", run),
+        ("evaluate", run, str(photos)),
+        ("predict", run, str(photos)),
+    ):
+        assert run_main(monkeypatch, *command, *threshold) == 2, command
+        said = capsys.readouterr().err
+        assert "give its results too, --detections FILE" in said, command
+        assert "reading" not in said
+    assert run_main(monkeypatch, "train", "--resume", run, *threshold) == 2
+    assert "--resume goes on with the run's own recipe and threshold" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

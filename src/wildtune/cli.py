@@ -45,7 +45,8 @@ DetectionsFile = Annotated[
     Path | None, typer.Option("--detections", metavar="FILE", help="MegaDetector's results: use the animals' crops.")
 ]
 Threshold = Annotated[
-    float, typer.Option("--detection-threshold", help="Least confidence of a detected animal, 0 to 1.")
+    float | None,
+    typer.Option("--detection-threshold", help="Least confidence of a detected animal, 0 to 1; by default 0.2."),
 ]
 
 
@@ -62,25 +63,29 @@ def train(
     out: Annotated[Path | None, typer.Option(help="New folder for the run; by default runs/DATE-TIME.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     detections: DetectionsFile = None,
-    detection_threshold: Threshold = 0.2,
+    detection_threshold: Threshold = None,
 ) -> None:
     """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
     from wildtune import job
     from wildtune.recipe import load_recipe
 
     if resume is not None:
-        if backbone or weights or changes or corrections or out or detections or recipe != "default":
-            raise CommandError("--resume goes on with the run's own recipe: give it no other option than PHOTOS.")
+        others = (backbone, weights, changes, corrections, out)
+        if any(others) or detection_threshold is not None or recipe != "default":
+            raise CommandError(
+                "--resume goes on with the run's own recipe and threshold: give it no other option than PHOTOS and "
+                "--detections, each only where they have moved."
+            )
         with _saying_how_to_resume(resume):
-            job.resume(resume, photos)
+            job.resume(resume, photos, detections_path=detections)
         return
     if photos is None:
         raise CommandError("Say which photos: wildtune train PHOTOS, or wildtune train --resume RUN.")
+    crops = _detections(detections, detection_threshold)
     chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _saying_how_to_resume(folder):
-        chosen_crops = _detections(detections, detection_threshold)
-        job.train(photos, chosen, folder, detections=chosen_crops, corrections=corrections)
+        job.train(photos, chosen, folder, detections=crops, corrections=corrections)
 
 
 @app.command()
@@ -93,7 +98,7 @@ def check(
         Path | None, typer.Option(help="Folder for the page check.html and findings.csv; or a .csv file for these.")
     ] = None,
     detections: DetectionsFile = None,
-    detection_threshold: Threshold = 0.2,
+    detection_threshold: Threshold = None,
 ) -> None:
     """Look for faults in PHOTOS, before anything is trained."""
     from wildtune import job
@@ -117,19 +122,19 @@ def evaluate(
     run: RunFolder,
     photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help="Other labelled photos.")] = None,
     detections: DetectionsFile = None,
-    detection_threshold: Threshold = 0.2,
+    detection_threshold: Threshold = None,
 ) -> None:
     """Show a run's scores, or score it on other labelled PHOTOS."""
     from wildtune import job
     from wildtune.evaluate.text import describe_evaluation
 
+    crops = _detections(detections, detection_threshold)
     if photos is None:
         if detections is not None:
             raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
         print(describe_evaluation(job.saved_evaluation(run)))
         return
-    chosen = _detections(detections, detection_threshold)
-    print(describe_evaluation(job.evaluate(run, photos, detections=chosen)))
+    print(describe_evaluation(job.evaluate(run, photos, detections=crops)))
 
 
 @app.command()
@@ -139,12 +144,13 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="CSV file to write; by default it is printed.")] = None,
     to: Annotated[str, typer.Option(help="Format: csv.")] = "csv",
     detections: DetectionsFile = None,
-    detection_threshold: Threshold = 0.2,
+    detection_threshold: Threshold = None,
 ) -> None:
-    """Predict every photo in PHOTOS; one that cannot be read gets a reason instead."""
+    """Predict every photo in PHOTOS, or every animal's crop; what cannot be read gets a reason instead."""
     from wildtune import job
     from wildtune.errors import PhotosError
     from wildtune.predict.predictions import predictions_csv, save_predictions
+    from wildtune.wording import counted
 
     if to != "csv":
         raise CommandError(f"--to must be csv in this version. Got {to!r}.")
@@ -155,8 +161,11 @@ def predict(
         sys.stdout.write(predictions_csv(predictions))
     unread = sum(bool(error) for error in predictions.errors)
     if unread == len(predictions):
-        raise PhotosError(f"None of the {unread} files in {photos} could be read as a photo; their rows say why.")
-    print(f"{len(predictions) - unread} photos predicted, {unread} could not be read", file=sys.stderr)
+        raise PhotosError(
+            f"Not one of the {counted(unread, 'file')} in {photos} could be read as a photo; the rows say why."
+        )
+    what = "crop" if detections else "photo"
+    print(f"{counted(len(predictions) - unread, what)} predicted, {unread} could not be read", file=sys.stderr)
 
 
 @app.command()
@@ -201,11 +210,18 @@ def _options(
         raise typer.Exit
 
 
-def _detections(file: Path | None, threshold: float) -> Detections | None:
+def _detections(file: Path | None, threshold: float | None) -> Detections | None:
     """Return the options about detections as the value that the rest of the program knows."""
     from wildtune.photos.sources import Detections
 
-    return Detections(file, threshold) if file else None
+    if file is None and threshold is not None:
+        raise CommandError(
+            "--detection-threshold chooses among a detector's boxes: give its results too, --detections FILE, or "
+            "leave it out."
+        )
+    if file is None:
+        return None
+    return Detections(file) if threshold is None else Detections(file, threshold)
 
 
 class _saying_how_to_resume:

@@ -55,6 +55,7 @@ from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
 from wildtune.train.planning import create_plan, data_key, describe_plan
+from wildtune.wording import counted
 
 # What a run folder holds until its plan is written; with no more than that in it, it can be begun anew.
 _BEFORE_THE_PLAN = {"train.log", "recipe.toml", "environment.json", "corrections.csv", "findings.csv", "split.csv"}
@@ -120,13 +121,19 @@ def train(
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
     save_plan(plan, out / "plan.toml")
-    return _carry_out(plan, findings, split, model, out, reporter)
+    return _carry_out(plan, findings, split, model, out, reporter, detections)
 
 
-def resume(folder: str | Path, source: str | Path | None = None, reporter: Reporter | None = None) -> Run:
+def resume(
+    folder: str | Path,
+    source: str | Path | None = None,
+    reporter: Reporter | None = None,
+    detections_path: str | Path | None = None,
+) -> Run:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run.
 
-    `source` says where the photos are now, if they have moved. Raises CommandError when the folder is no run or
+    `source` says where the photos are now, `detections_path` where the detector's results are, if they have moved.
+    Raises CommandError when the folder is no run or
     the photos are no longer those it was planned for.
     """
     folder, reporter = Path(folder), reporter or Reporter()
@@ -144,21 +151,23 @@ def resume(folder: str | Path, source: str | Path | None = None, reporter: Repor
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
-    detections = Detections(**about["detections"]) if "detections" in about else None
+    detections = _moved_detections(folder, about.get("detections"), detections_path)
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
     findings = _audit_set(catalogue, recipe.seed, reporter)
     split = split_photos(findings, recipe.split)
     if plan.data_key != data_key(split):
+        cause = f"\nIts crops depend on the detections too: {detections.path}" if detections else ""
         raise CommandError(
             "The photos or their labels have changed since the run was planned, so it cannot go on as the same run.\n"
             f"Bring them back as they were, or train anew into another folder. Photos: {catalogue.root}"
+            f"{cause}"
         )
     model, facts = _load_model(recipe, split, reporter)
     if plan.weights.sha256 != facts.sha256:
         raise CommandError(f"The weights {facts.name} are not those the run was planned with. Bring them back.")
     reporter.log_to(folder / "train.log")
-    return _carry_out(plan, findings, split, model, folder, reporter)
+    return _carry_out(plan, findings, split, model, folder, reporter, detections)
 
 
 def predict(
@@ -171,6 +180,7 @@ def predict(
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
+    _say_what_it_knows(bundle, detections, reporter)
     catalogue = list_photos(source, detections=detections)
     _say_notices(catalogue, reporter)
     predictor = _create_predictor(bundle)
@@ -190,6 +200,7 @@ def evaluate(
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
+    _say_what_it_knows(bundle, detections, reporter)
     findings = _audit(_load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
@@ -198,7 +209,8 @@ def evaluate(
             f"It knows {', '.join(bundle.class_names)}; found {', '.join(findings.catalogue.class_names)}."
         )
     if len(known) < len(findings.usable):
-        reporter.say(f"note: {len(findings.usable) - len(known)} photos of classes it does not know are left out")
+        unknown = counted(len(findings.usable) - len(known), "photo")
+        reporter.say(f"note: {unknown} of classes it does not know left out")
     with reporter.bar("predicting") as tell:
         predictions = _create_predictor(bundle).predict(findings.catalogue, known, tell)
     return score_predictions(predictions, "given")
@@ -278,7 +290,15 @@ def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Mo
     return model, facts
 
 
-def _carry_out(plan: Plan, findings: Findings, split: Split, model: nn.Module, folder: Path, reporter: Reporter) -> Run:
+def _carry_out(
+    plan: Plan,
+    findings: Findings,
+    split: Split,
+    model: nn.Module,
+    folder: Path,
+    reporter: Reporter,
+    detections: Detections | None,
+) -> Run:
     """Do all that is left to do of a planned run: from its decoded photos to its report."""
     reporter.say(describe_plan(plan))
     runtime.set_threads(plan.threads)
@@ -287,7 +307,7 @@ def _carry_out(plan: Plan, findings: Findings, split: Split, model: nn.Module, f
     initial = plain_state(model)
     findings, ranking = _doubt_labels(plan, findings, model, sides, folder, reporter)
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
-    bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan))
+    bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
     evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
     if shown.paths and evaluation.headline.side == "test":
@@ -468,12 +488,41 @@ def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
     return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
 
 
-def _provenance(plan: Plan) -> dict[str, Any]:
+def _moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Path | None) -> Detections | None:
+    """Return the detections that a run was trained with, at the path where they are now."""
+    if saved is None:
+        if moved is not None:
+            raise CommandError(f"{folder} was trained on whole photos, not on crops: leave --detections out.")
+        return None
+    path = Path(moved or saved["path"]).expanduser()
+    if moved is None and not path.exists():
+        raise CommandError(
+            f"The detections that the run was trained with are no longer at {path}.\n"
+            f"Bring them back, or say where they are: wildtune train --resume {folder} --detections FILE"
+        )
+    return Detections(**{**saved, "path": str(path.resolve())})
+
+
+def _say_what_it_knows(bundle: Bundle, detections: Detections | None, reporter: Reporter) -> None:
+    """Say so where a classifier of crops is given whole photos, or one of whole photos crops."""
+    crops = bundle.provenance.get("detections")
+    if crops and detections is None:
+        reporter.say(
+            "note: the classifier was trained on crops of animals and is given whole photos: --detections FILE crops "
+            f"them (threshold {crops['threshold']:g}, margin {crops['margin']:g} in training)"
+        )
+    elif detections is not None and not crops:
+        reporter.say("note: the classifier was trained on whole photos and is given crops: its scores may be lower")
+
+
+def _provenance(plan: Plan, detections: Detections | None) -> dict[str, Any]:
+    crops = {"threshold": detections.threshold, "margin": detections.margin} if detections else None
     return {
         "recipe": plan.recipe_name,
         "weights": dataclasses.asdict(plan.weights),
         "data_key": plan.data_key,
         "counts": plan.counts,
+        "detections": crops,
         "seed": plan.seed,
         "versions": runtime.environment()["packages"],
         **({"corrections": plan.corrections} if plan.corrections else {}),
@@ -537,5 +586,5 @@ def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:
     for finding in findings.findings:
         kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
-    reporter.say(f"{len(catalogue.photos)} photos, {len(findings.usable)} usable; findings: {found}")
+    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable)} usable; findings: {found}")
     return findings

@@ -1,4 +1,4 @@
-"""How the report writes numbers and names, in its text, its tables and its charts alike."""
+"""How every room writes numbers, counts and names, in sentences, tables and charts alike."""
 
 from __future__ import annotations
 
@@ -71,24 +71,6 @@ def nats(loss: float) -> str:
     return f"{loss:.3f}" if math.isfinite(loss) else "not a number"
 
 
-def whole(number: int) -> str:
-    """Return a count with thousands set apart.
-
-    >>> whole(4029331)
-    '4,029,331'
-    """
-    return f"{number:,}"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun.
-
-    >>> counted(1, "photo"), counted(1200, "photo"), counted(2, "class", "classes")
-    ('1 photo', '1,200 photos', '2 classes')
-    """
-    return f"{whole(number)} {noun if number == 1 else plural or noun + 's'}"
-
-
 def listed(items: Sequence[str]) -> str:
     """Return items as a phrase.
 
@@ -138,3 +120,21 @@ def _signed(value: float) -> str:
     if text == "0.0":
         return text
     return ("−" if value < 0 else "+") + text
+
+
+def whole(number: int) -> str:
+    """Return a count with thousands set apart.
+
+    >>> whole(4029331)
+    '4,029,331'
+    """
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun.
+
+    >>> counted(1, "photo"), counted(1200, "photo"), counted(2, "class", "classes")
+    ('1 photo', '1,200 photos', '2 classes')
+    """
+    return f"{whole(number)} {noun if number == 1 else plural or noun + 's'}"

@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 from photo_files import encode, noise, write
-from trap_files import PHOTOS, camtrap_tables, coco, write_camtrap, write_coco, write_photo_files
+from trap_files import (
+    PHOTOS,
+    camtrap_tables,
+    coco,
+    detection,
+    megadetector,
+    write_camtrap,
+    write_coco,
+    write_photo_files,
+)
 
 from wildtune.errors import PhotosError
 from wildtune.photos.audit import Findings
-from wildtune.photos.catalogue import Catalogue, Photo, load_catalogue, save_catalogue
-from wildtune.photos.sources import list_photos, load_photos
+from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue, load_catalogue, save_catalogue
+from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.sources.camera_traps import group_by_camera
 from wildtune.photos.split import split_photos
 from wildtune.recipe import SplitOptions
@@ -67,16 +76,67 @@ def test_no_camera_is_on_two_sides(tmp_path: Path) -> None:
     assert set(split.sides) == {"train", "val", "test"}
 
 
+def grouped(*photos: Photo) -> tuple[dict[str, str], str]:
+    found = group_by_camera(create_catalogue(Path(), photos))
+    return {photo.path: photo.group for photo in found.photos}, notes(found)
+
+
 def test_groups_without_enough_cameras_are_sequences() -> None:
-    photos = [Photo("1", camera="a"), Photo("2", camera="b"), Photo("3")]
-    grouped, notices = group_by_camera(photos, ["s", "", "s"])
-    assert [photo.group for photo in grouped] == ["sequence s", "", "sequence s"]
-    assert "2 cameras, too few" in notices[0]
-    assert "1 photos have neither" in notices[1]
-    grouped, notices = group_by_camera([*photos, Photo("4", camera="c")], ["s", "", "s", ""])
-    assert [photo.group for photo in grouped] == ["camera a", "camera b", "sequence s", "camera c"]
-    assert "none of the 3 is on two sides" in notices[0]
-    assert "No camera and no sequence" in group_by_camera([Photo("1")], [""])[1][0]
+    photos = [Photo("1", camera="a", sequence="s"), Photo("2", camera="b"), Photo("3", sequence="s")]
+    groups, said = grouped(*photos)
+    assert groups == {"1": "sequence s", "2": "", "3": "sequence s"}
+    assert "2 cameras, too few to keep apart" in said
+    assert "1 photo without a sequence, such as 2: frames of one burst may be on two sides" in said
+    assert "neither camera" not in said
+    groups, said = grouped(*photos, Photo("4", camera="c"), Photo("5"), Photo("6", sequence="t"))
+    assert groups == {"1": "camera a", "2": "camera b", "3": "camera a", "4": "camera c", "5": "", "6": "sequence t"}
+    assert "none of the 3 is on two sides" in said
+    assert "1 photo with neither camera nor sequence, such as 5" in said
+
+
+def test_cameras_without_sequences_are_warned_of_bursts() -> None:
+    _, said = grouped(Photo("1", camera="a"), Photo("2", camera="a"), Photo("3"))
+    assert "1 camera, too few" in said
+    assert "No sequence is known: frames of one burst may be on two sides of the split." in said
+
+
+def test_a_sequence_is_never_torn() -> None:
+    photos = [Photo(camera, camera=camera) for camera in "abcde"]
+    burst = [Photo("1", sequence="s"), Photo("2", camera="a", sequence="s"), Photo("3", camera="b", sequence="s")]
+    groups, said = grouped(*photos, *burst)
+    assert {groups[name] for name in ("1", "2", "3", "a", "b")} == {"camera a"}
+    assert len(set(groups.values())) == 4
+    assert "none of the 5, 4 once those with a sequence in common are taken as one, is on two sides" in said
+    groups, said = grouped(*photos[:3], *burst)
+    assert {groups[name] for name in ("1", "2", "3")} == {"sequence s"}
+    assert "3 cameras, 2 once those with a sequence in common are taken as one, too few" in said
+
+
+def test_cameras_count_where_their_photos_are(tmp_path: Path) -> None:
+    """A download of some files of many cameras is grouped by what is there, as are crops."""
+    content = coco()
+    content["images"], content["annotations"] = [], []
+    for number in range(100):
+        name = f"{number}.jpg"
+        content["images"].append({"id": number, "file_name": name, "location": f"c{number}", "seq_id": f"s{number}"})
+        content["annotations"].append({"id": number, "image_id": number, "category_id": number % 2 + 1})
+    rows = "".join(f"{number}.jpg,x,c{number}\n" for number in range(100))
+    for number in range(2):
+        write(tmp_path / f"{number}.jpg", encode(noise(number)))
+    for source in (write_coco(tmp_path, content), write(tmp_path / "list.csv", f"path,label,camera\n{rows}".encode())):
+        found = load_photos(source)
+        assert "2 cameras, too few to keep apart" in notes(found), source
+        assert not any(photo.group.startswith("camera") for photo in found.photos)
+    for number in range(2, 6):
+        write(tmp_path / f"{number}.jpg", encode(noise(number)))
+    found = load_photos(source)
+    assert "none of the 6 is on two sides" in notes(found)
+    seen = [{"file": f"{n}.jpg", "detections": [detection([0, 0, 0.5, 0.5], 0.9 if n < 2 else 0.1)]} for n in range(6)]
+    results = write(tmp_path / "md.json", json.dumps(megadetector(seen)).encode())
+    cropped = load_photos(source, detections=Detections(results))
+    assert "2 cameras, too few to keep apart" in notes(cropped)
+    whole = {photo.path: photo.sha256 for photo in found.photos}
+    assert {p.path: p.group for p in cropped.photos if p.box} == {f"{n}.jpg#1": whole[f"{n}.jpg"] for n in range(2)}
 
 
 def test_a_csv_file_with_a_camera_and_a_group_keeps_the_group(tmp_path: Path) -> None:
@@ -113,9 +173,9 @@ def test_coco_says_what_became_of_every_photo(place: Path) -> None:
     for part in (
         "1 photo with several labels left out, most often Capreolus capreolus and Vulpes vulpes (1)",
         "1 photo with no label left out, such as west/5.jpg",
-        "1 photos without an animal are the class 'empty'",
-        "1 photos carry the label of their whole sequence",
-        "1 times were not understood and are left empty, such as 'May 2nd'",
+        "1 photo without an animal, in the class 'empty'",
+        "1 photo labelled as part of a sequence",
+        "1 time not understood and left empty, such as 'May 2nd'",
     ):
         assert part in notes(catalogue), part
     everything = list_photos(path)
@@ -242,10 +302,10 @@ def test_people_count_before_machines_and_photos_before_events(place: Path) -> N
         "south/4.jpg": "empty",
         "west/5.jpg": "human",
     }
-    assert "1 photos carry the label of their event" in notes(found)
+    assert "1 photo labelled as part of an event" in notes(found)
     assert "machine" not in notes(found)
     rows[2]["classificationMethod"] = "machine"
-    assert "1 photos carry a label that a machine gave" in notes(load_photos(write_camtrap(place, tables)))
+    assert "1 photo with a label that a machine gave" in notes(load_photos(write_camtrap(place, tables)))
 
 
 def test_videos_web_addresses_and_unlabelled_photos_are_told(place: Path) -> None:
@@ -259,7 +319,11 @@ def test_videos_web_addresses_and_unlabelled_photos_are_told(place: Path) -> Non
     by_path = {p.path: p for p in found.photos}
     assert set(by_path) == {"north/1.jpg", "north/2.jpg", "https://example.org/3.jpg", "west/5.jpg"}
     assert "download it" in by_path["https://example.org/3.jpg"].error
-    for part in ("1 videos", "1 photos at web addresses", "1 photo with no label left out, such as south/4.jpg"):
+    for part in (
+        "1 video or other file that is no photo",
+        "1 photo only at a web address",
+        "1 photo with no label left out, such as south/4.jpg",
+    ):
         assert part in notes(found)
     assert len(list_photos(package).photos) == 5
     for row in media:

@@ -139,8 +139,8 @@ def test_each_animal_is_a_crop_and_nothing_is_lost_silently(place: Path) -> None
     for part in (
         "6 crops of animals from 5 photos, by md.json",
         "2 photos without an animal of confidence 0.2 or more left out as empty, such as bear/",
-        "1 photos that are not in md.json left out, such as bear/unseen.jpg",
-        "1 photos that the detector failed on are set aside",
+        "1 photo not in md.json left out, such as bear/unseen.jpg",
+        "1 photo that the detector failed on set aside",
     ):
         assert part in notes, part
     assert "bear/1.jpg#4" in {photo.path for photo in crops(place, threshold=0.15).photos}
@@ -284,9 +284,19 @@ def test_results_of_other_photos_or_other_kinds(place: Path) -> None:
         write(place / "md.json", data)
         with pytest.raises(PhotosError, match="holds no results of MegaDetector"):
             crops(place)
-    (place / "md.json").unlink()
-    with pytest.raises(PhotosError, match=r"md\.json cannot be read: No such file"):
-        crops(place)
     for values in ({"threshold": 1.5}, {"margin": -1}, {"threshold": float("nan")}):
         with pytest.raises(CommandError, match="must be from 0 to"):
             replace(Detections("md.json"), **values)
+
+
+def test_missing_results_are_said_before_the_photos_are_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Catalogue, "read_bytes", lambda *_: pytest.fail("a photo was read"))
+    for load in (load_photos, list_photos):
+        with pytest.raises(PhotosError) as caught:
+            load(place, detections=Detections(place / "md.jsn"))
+        assert str(caught.value).endswith(f"Did you mean {place / 'md.json'}?\nCheck the path.")
+        assert "permissions" not in str(caught.value)
+        with pytest.raises(PhotosError, match="has no 'gone'\\.\nCheck the path"):
+            load(place, detections=Detections(place / "gone" / "other.txt"))
+        with pytest.raises(PhotosError, match="is a folder, not a file of detections"):
+            load(place, detections=Detections(place / "bear"))

@@ -136,7 +136,7 @@ def test_table_paths_and_missing_files(tmp_path: Path) -> None:
     assert set(by_path) == {"a.jpg", str(outside), "gone.jpg"}
     assert (by_path["a.jpg"].group, by_path["a.jpg"].split) == ("g1", "train")
     assert by_path["gone.jpg"].error == "no such file"
-    assert "1 repeated rows" in catalogue.notices[0]
+    assert "1 repeated row left out" in catalogue.notices[0]
 
 
 @pytest.mark.parametrize("label", [2, [0, 0, 1], [0.1, 0.2, 0.7], b"2"])

@@ -16,7 +16,7 @@ from trap_files import detection, megadetector
 
 from shapes import draw_shape, small_recipe
 from wildtune import job
-from wildtune.errors import PhotosError
+from wildtune.errors import CommandError, PhotosError
 from wildtune.model.bundle import load_bundle
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import create_input, decode_stored
@@ -61,7 +61,10 @@ def test_a_crop_is_predicted_as_a_photo_of_the_same_pixels(run: job.Run, photos:
     assert np.array_equal(found.logits, job.predict(run.folder, tmp_path / "alone").logits)
 
 
-def test_a_run_on_crops_is_resumed_on_the_same_crops(photos: Path, tmp_path: Path) -> None:
+def test_a_run_on_crops_is_resumed_on_the_same_crops(
+    run: job.Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_whole_photos = run
     images = [
         {
             "file": path.relative_to(photos).as_posix(),
@@ -81,6 +84,33 @@ def test_a_run_on_crops_is_resumed_on_the_same_crops(photos: Path, tmp_path: Pat
         for row in csv.DictReader(handle):
             side_of.setdefault(row["path"].partition("#")[0], set()).add(row["split"])
     assert all(len(sides) == 1 for sides in side_of.values())
+
+    moved = (tmp_path / "md.json").rename(tmp_path / "moved.json")
+    with pytest.raises(CommandError, match=rf"no longer at .*\n.*--resume {run.folder} --detections FILE"):
+        job.resume(run.folder)
+    assert job.resume(run.folder, detections_path=moved).folder == run.folder
+    assert (run.folder / "evaluation.json").read_bytes() == before
+    moved.write_text(json.dumps(megadetector([{**image, "detections": image["detections"][:1]} for image in images])))
+    with pytest.raises(CommandError, match=rf"have changed .*\n.*\nIts crops depend on the detections too: {moved}"):
+        job.resume(run.folder, detections_path=moved)
+    with pytest.raises(CommandError, match="was trained on whole photos"):
+        job.resume(of_whole_photos.folder, detections_path=moved)
+
+    assert load_bundle(run.folder).provenance["detections"] == {"threshold": 0.5, "margin": 0.1}
+    assert load_bundle(of_whole_photos.folder).provenance["detections"] is None
+    now = Detections(moved)
+    for use in (job.predict, job.evaluate):
+        for trained, given, note in (
+            (run, None, "was trained on crops of animals and is given whole photos"),
+            (of_whole_photos, now, "was trained on whole photos and is given crops"),
+            (run, now, ""),
+            (of_whole_photos, None, ""),
+        ):
+            capsys.readouterr()
+            use(trained.folder, photos, detections=given)
+            said = [line for line in capsys.readouterr().err.splitlines() if "the classifier was trained" in line]
+            assert len(said) == bool(note)
+            assert all(line.startswith("note: ") and note in line for line in said)
 
 
 def test_plain_timm_opens_the_bundle_and_gives_the_same_logits(run: job.Run, photos: Path) -> None:

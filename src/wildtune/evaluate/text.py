@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from wildtune.evaluate.evaluation import Evaluation
+from wildtune.wording import counted
 
 
 def describe_evaluation(evaluation: Evaluation) -> str:
     """Return the scores and a line for each class, weakest first."""
     low, high = evaluation.interval
     lines = [
-        f"{evaluation.side}: {evaluation.photos} photos",
+        f"{evaluation.side}: {counted(evaluation.photos, 'photo')}",
         f"accuracy           {evaluation.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})",
         f"balanced accuracy  {evaluation.balanced_accuracy:.1%}",
         f"macro F1           {evaluation.macro_f1:.3f}",
@@ -24,5 +25,5 @@ def describe_evaluation(evaluation: Evaluation) -> str:
         taken = f"{score.taken_for} ({score.taken_for_count})" if score.taken_for else "-"
         lines.append(f"{score.name:24} {score.photos:6}  {score.recall:6.1%}  {precision:>9}  {taken}")
     if evaluation.without_prediction:
-        lines.append(f"{evaluation.without_prediction} photos could not be read")
+        lines.append(f"{counted(evaluation.without_prediction, 'photo')} could not be read")
     return "\n".join(lines)

@@ -36,6 +36,7 @@ class Photo:
     taken      when it was taken: ISO 8601 local time, with its UTC offset where the source has one; "" unknown
     box        the part of the upright photo that a crop shows: left edge, top edge, width and height as shares
                0-1 of the photo's width and height; None for the whole photo
+    sequence   burst or event it belongs to, as the source names it; "" where unknown
     """
 
     path: str
@@ -50,6 +51,7 @@ class Photo:
     camera: str = ""
     taken: str = ""
     box: Box | None = None
+    sequence: str = ""
 
     @property
     def file_name(self) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue
+from wildtune.photos.sources.camera_traps import group_by_camera
 from wildtune.photos.sources.camtrap_dp import PACKAGE_NAME, is_camtrap_dp, load_camtrap_dp
 from wildtune.photos.sources.coco import load_coco
-from wildtune.photos.sources.detections import Detections, crop_animals
+from wildtune.photos.sources.detections import Detections, Results, crop_animals, read_results
 from wildtune.photos.sources.folders import (
+    describe_missing,
     load_class_folders,
     load_single_file,
     load_unsorted_folder,
@@ -41,9 +42,11 @@ def load_photos(source: str | Path, read: bool = True, detections: Detections | 
     Camtrap DP. With `read` every photo's bytes are read once for its SHA-256; a photo that cannot be read stays
     in the catalogue with `error` set. Without it `sha256` stays "" and nothing but names is looked at. With
     `detections` the photos become crops of their animals, as `crop_animals` says; their sizes are read then.
+    Where no photo has a group, `group_by_camera` gives those of one camera or sequence one.
     Raises PhotosError when the source is missing, of no known kind, contradicts itself or holds no photos.
     """
     path = _existing(source)
+    results = read_results(detections) if detections else None
     if _is_package(path):
         catalogue = _load_list(path / PACKAGE_NAME, read)
     elif path.is_dir():
@@ -62,7 +65,7 @@ def load_photos(source: str | Path, read: bool = True, detections: Detections | 
     if not catalogue.photos:
         said = "".join(f"\n  - {notice}" for notice in catalogue.notices)
         raise PhotosError(f"{path} lists no photos with a label.{said}\n{_LAYOUTS}")
-    return crop_animals(catalogue, detections) if detections else catalogue
+    return _finish(catalogue, results)
 
 
 def list_photos(source: str | Path, read: bool = True, detections: Detections | None = None) -> Catalogue:
@@ -74,6 +77,7 @@ def list_photos(source: str | Path, read: bool = True, detections: Detections | 
     in `load_photos`. Raises PhotosError when nothing is there.
     """
     path = _existing(source)
+    results = read_results(detections) if detections else None
     if _is_package(path):
         catalogue = _load_list(path / PACKAGE_NAME, read, labelled=False)
     elif path.is_dir():
@@ -89,7 +93,14 @@ def list_photos(source: str | Path, read: bool = True, detections: Detections | 
         catalogue = load_single_file(path, read)
     if not catalogue.photos:
         raise PhotosError(f"{path} holds no photos.\nGive a folder with photos in it, at any depth, or one photo.")
-    return crop_animals(catalogue, detections) if detections else catalogue
+    return _finish(catalogue, results)
+
+
+def _finish(catalogue: Catalogue, results: Results | None) -> Catalogue:
+    """Cut out the animals where a detector's results are given, then group by camera where no photo has a group."""
+    grouped = any(photo.group for photo in catalogue.photos)
+    cropped = crop_animals(catalogue, results) if results else catalogue
+    return cropped if grouped else group_by_camera(cropped)
 
 
 def _is_package(path: Path) -> bool:
@@ -114,16 +125,10 @@ def _existing(source: str | Path) -> Path:
             return path
         if os.path.isfile(path):
             return path
-        while not os.path.isdir(path.parent):
-            path = path.parent
-        names = [entry.name for entry in visible_entries(path.parent)]
+        missing = describe_missing(path)
     except OSError as error:
         raise PhotosError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
-    parent = path.parent
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(path.name.lower(), by_lower, n=1, cutoff=0.5)
-    hint = f" Did you mean {parent / by_lower[near[0]]}?" if near else ""
-    raise PhotosError(f"There is no folder or file '{source}': {parent} has no '{path.name}'.{hint}")
+    raise PhotosError(f"There is no folder or file '{source}': {missing}")
 
 
 def _nothing_found(path: Path, catalogue: Catalogue) -> str:

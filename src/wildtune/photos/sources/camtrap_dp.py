@@ -27,6 +27,7 @@ from wildtune.photos.sources.listing import (
     path_below,
     read_rows,
 )
+from wildtune.wording import counted
 
 PACKAGE_NAME = "datapackage.json"
 _NEEDED = {
@@ -119,13 +120,18 @@ def load_camtrap_dp(path: Path, content: Any, read: bool, labelled: bool = True)
         )
     notices = []
     if videos:
-        notices.append(f"{len(videos)} videos and other files that are no photos left out, such as {videos[0]}.")
+        notices.append(
+            f"{counted(len(videos), 'video or other file', 'videos and other files')} that "
+            f"{'is no photo' if len(videos) == 1 else 'are no photos'} left out, such as {videos[0]}."
+        )
     if remote:
-        notices.append(f"{remote} photos at web addresses cannot be read: wildtune downloads none.")
+        notices.append(f"{counted(remote, 'photo')} only at a web address, and not read: wildtune downloads none.")
     if by_event:
-        notices.append(f"{by_event} photos carry the label of their event: some may show nothing of it.")
+        notices.append(
+            f"{counted(by_event, 'photo')} labelled as part of an event: a frame may show nothing of its label."
+        )
     if by_machine:
-        notices.append(f"{by_machine} photos carry a label that a machine gave and no person.")
+        notices.append(f"{counted(by_machine, 'photo')} with a label that a machine gave and no person.")
     return create_trap_catalogue(path, traps, read, labelled, notices)
 
 

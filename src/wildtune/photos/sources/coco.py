@@ -14,6 +14,7 @@ from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.sources.camera_traps import TrapPhoto, class_of, create_trap_catalogue
 from wildtune.photos.sources.listing import describe_kind, describe_problems, iso_time, path_below
+from wildtune.wording import counted
 
 _LISTS = ("images", "annotations", "categories")
 _UNKNOWN = frozenset({"", "unknown", "none", "nan"})
@@ -39,10 +40,11 @@ def load_coco(path: Path, content: Any, read: bool, labelled: bool = True) -> Ca
         raise PhotosError(describe_problems(path, problems))
     notices = []
     if untold:
-        notices.append(f"{len(untold)} times were not understood and are left empty, such as '{untold[0]}'.")
+        notices.append(f"{counted(len(untold), 'time')} not understood and left empty, such as '{untold[0]}'.")
     if whole_sequence:
         notices.append(
-            f"{len(whole_sequence)} photos carry the label of their whole sequence: some may show nothing of it."
+            f"{counted(len(whole_sequence), 'photo')} labelled as part of a sequence: a frame may show nothing of its "
+            "label."
         )
     return create_trap_catalogue(path, traps.values(), read, labelled, notices)
 

@@ -12,8 +12,10 @@ from typing import Any
 from wildtune.errors import CommandError, PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue, crop_sha256
 from wildtune.photos.decode import Box, DecodeError, quiet_warnings, read_size
+from wildtune.photos.sources.folders import describe_missing
 from wildtune.photos.sources.listing import describe_kind, describe_problems, normal_path, read_json
 from wildtune.photos.threads import map_in_threads
+from wildtune.wording import counted
 
 _ANIMAL = "animal"
 _SLACK = 0.01  # a box may lie outside by rounding
@@ -49,18 +51,40 @@ class _Detected:
     failure: str
 
 
-def crop_animals(catalogue: Catalogue, detections: Detections) -> Catalogue:
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the detector says, read once: `detections`, their file by its absolute path, and each file's boxes."""
+
+    detections: Detections
+    path: Path
+    by_file: dict[str, _Detected]
+
+
+def read_results(detections: Detections) -> Results:
+    """Read the detector's results. Raises PhotosError when they are not there, or with all problems of the file."""
+    path = Path(detections.path).expanduser().absolute()
+    try:
+        missing = "" if os.path.exists(path) else describe_missing(path)
+    except OSError as error:
+        raise PhotosError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
+    if missing:
+        raise PhotosError(f"There is no file of detections '{detections.path}': {missing}\nCheck the path.")
+    if os.path.isdir(path):
+        raise PhotosError(f"{path} is a folder, not a file of detections.\nGive the JSON file that the detector wrote.")
+    return Results(detections, path, _read_detections(path, detections.threshold))
+
+
+def crop_animals(catalogue: Catalogue, results: Results) -> Catalogue:
     """Return a catalogue with a crop for each animal's box in place of each photo.
 
     A crop's path is the photo's with `#` and the place of the box among the photo's detections, from 1. Crops
     of one photo are one group: the photo's own, or else the photo's SHA-256 (its path where that is unknown).
     Photos without a box above the threshold, and photos the detector has not seen, are left out with a notice;
     one that the detector failed on is kept with `error` set, one that cannot be read stays as it is. A photo's
-    file is named as in the catalogue, relative to the results' folder, or absolute. Raises PhotosError with all
-    problems of the results, and when they speak of none of the photos.
+    file is named as in the catalogue, relative to the results' folder, or absolute. Raises PhotosError when the
+    results speak of none of the photos, and when no animal and no problem is left.
     """
-    path = Path(detections.path).expanduser().absolute()
-    found = _read_detections(path, detections.threshold)
+    detections, path, found = results.detections, results.path, results.by_file
     seen = [_detected(found, catalogue.root, photo) for photo in catalogue.photos]
     _check_some_seen(path, found, catalogue.photos, seen)
     photos: list[Photo] = []
@@ -83,19 +107,19 @@ def crop_animals(catalogue: Catalogue, detections: Detections) -> Catalogue:
             photos += found_crops
     crops = [photo for photo in photos if photo.box]
     whole = len({photo.file_name for photo in crops})
-    notices = [f"{len(crops)} crops of animals from {whole} photos, by {path.name}."]
+    notices = [f"{counted(len(crops), 'crop')} of animals from {counted(whole, 'photo')}, by {path.name}."]
     if empty:
         notices.append(
-            f"{len(empty)} photos without an animal of confidence {detections.threshold:g} or more left out as empty, "
-            f"such as {empty[0]}."
+            f"{counted(len(empty), 'photo')} without an animal of confidence {detections.threshold:g} or more left out "
+            f"as empty, such as {empty[0]}."
         )
     if unseen:
-        notices.append(f"{len(unseen)} photos that are not in {path.name} left out, such as {unseen[0]}.")
+        notices.append(f"{counted(len(unseen), 'photo')} not in {path.name} left out, such as {unseen[0]}.")
     lost = sorted(set(catalogue.class_names) - {photo.label for photo in photos})
     if lost:
         notices.append(f"Classes of which no photo is left: {', '.join(lost)}.")
     if failed:
-        notices.append(f"{failed} photos that the detector failed on are set aside.")
+        notices.append(f"{counted(failed, 'photo')} that the detector failed on set aside.")
     if not photos:
         raise PhotosError(
             f"No photo has an animal of confidence {detections.threshold:g} or more in {path}.\nLower the threshold."

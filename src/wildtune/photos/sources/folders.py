@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue
 from wildtune.photos.decode import IMAGE_SUFFIXES
 from wildtune.photos.sources.reading import explain_os_error, hash_photos
+from wildtune.wording import counted
 
 SPLIT_OF_NAME = {
     "train": "train",
@@ -94,6 +96,16 @@ def visible_entries(folder: Path) -> list[Path]:
     ]
 
 
+def describe_missing(path: Path) -> str:
+    """Say which part of a path is not there, and the nearest name that is. Raises OSError where none can be read."""
+    while not os.path.isdir(path.parent):
+        path = path.parent
+    by_lower = {entry.name.lower(): entry for entry in visible_entries(path.parent)}
+    near = difflib.get_close_matches(path.name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
+    return f"{path.parent} has no '{path.name}'.{hint}"
+
+
 def load_class_folders(root: Path, read: bool) -> Catalogue:
     """Load photos whose class is the name of the folder they lie below; empty when there are none.
 
@@ -120,7 +132,7 @@ def load_class_folders(root: Path, read: bool) -> Catalogue:
         _add_classes(root, root, "", found)
     if found.others:
         found.notices.append(
-            f"{_count(found.others, 'file')} passed over, not images by suffix, such as {found.others[0]}."
+            f"{counted(len(found.others), 'file')} passed over, not images by suffix, such as {found.others[0]}."
         )
     photos = hash_photos(root, found.photos) if read else found.photos
     return create_catalogue(root, photos, found.notices)
@@ -177,7 +189,7 @@ def _pass_over_loose(root: Path, folder: Path, found: _Found) -> None:
     if loose:
         place = "" if folder == root else f" in {folder.name}"
         found.notices.append(
-            f"{_count(loose, 'photo')} passed over{place}, in no class folder, such as {loose[0]}. "
+            f"{counted(len(loose), 'photo')} passed over{place}, in no class folder, such as {loose[0]}. "
             "Move them into the folder of their class to use them."
         )
 
@@ -215,10 +227,6 @@ def _create_photo(root: Path, path: Path, label: str, split: str) -> Photo:
 def _shown(name: str) -> str:
     """Return a name that can be printed and written as UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _count(items: list[str], noun: str) -> str:
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def _names(names: list[str]) -> str:

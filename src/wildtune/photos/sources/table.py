@@ -8,7 +8,6 @@ from pathlib import Path
 
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue
-from wildtune.photos.sources.camera_traps import group_by_camera
 from wildtune.photos.sources.listing import (
     describe_missing_column,
     describe_problems,
@@ -17,6 +16,7 @@ from wildtune.photos.sources.listing import (
     read_rows,
 )
 from wildtune.photos.sources.reading import hash_photos
+from wildtune.wording import counted
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 _COLUMNS = ("path", "label", "group", "split", "camera", "taken")
@@ -39,8 +39,7 @@ def load_table(path: Path, read: bool, labelled: bool = True) -> Catalogue:
 
     The delimiter may be a comma, semicolon or tab, the text UTF-8 with or without byte order mark. The case
     of the header does not matter, nor do other columns. A listed file that does not exist is kept with
-    `error` set. `labelled` demands a label in every row. Without a column `group`, photos of one `camera` are
-    a group. Raises PhotosError with all problems.
+    `error` set. `labelled` demands a label in every row. Raises PhotosError with all problems.
     """
     header, lines = read_rows(path, _EXPECTED)
     names = [name.strip().lower() for name in header]
@@ -60,11 +59,8 @@ def load_table(path: Path, read: bool, labelled: bool = True) -> Catalogue:
     if ignored:
         notices.append(f"{path.name}: columns that are not used: {', '.join(ignored)}.")
     if rows.repeated:
-        notices.append(f"{path.name}: {rows.repeated} repeated rows were left out.")
+        notices.append(f"{path.name}: {counted(rows.repeated, 'repeated row')} left out.")
     photos = list(rows.photos.values())
-    if "group" not in names and any(photo.camera for photo in photos):
-        photos, about_groups = group_by_camera(photos, [""] * len(photos))
-        notices += about_groups
     return create_catalogue(path.parent, hash_photos(path.parent, photos) if read else photos, notices)
 
 
