@@ -586,5 +586,5 @@ def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:
     for finding in findings.findings:
         kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
-    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable)} usable; findings: {found}")
+    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable):,} usable; findings: {found}")
     return findings
