@@ -25,8 +25,9 @@ from wildtune.train.plan import Plan, PlannedStage
 COMPILE_FROM_VIEWS = 5000
 COMPILE_FROM_WEIGHTS = 1_000_000
 
-# Photos whose activations a processor holds at once while it trains every weight.
-CPU_PART = 16
+# Photos whose activations a processor holds at once while it trains every weight. Small parts stay near its caches
+# and need less memory; `benchmarks/parts.py` measures them.
+CPU_PART = 8
 
 
 def create_plan(
