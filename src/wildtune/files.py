@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 
 
@@ -16,6 +17,13 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_array(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's shape, dtype and values as 64 hexadecimal digits."""
+    digest = hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -53,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder for one kind of reusable file (`features`, `store`, `shards`).
+    """Return the folder for one kind of reusable file (`features`, `store`, `shards`, `memo`).
 
     `WILDTUNE_CACHE` names another place than the user's own cache folder. Everything in it can be deleted:
     it is made again when needed.

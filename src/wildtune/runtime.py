@@ -53,6 +53,15 @@ def can_compile() -> bool:
     return platform.system() == "Linux" and shutil.which("g++") is not None
 
 
+def seed_device(device: str, seed: int) -> None:
+    """Seed what torch draws at random on a device; `torch.manual_seed` would look for GPUs each time, for 1.5 ms."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def set_threads(threads: int) -> None:
     """Use this many CPU threads for torch; more than there are cores halves the speed on small machines."""
     import torch

@@ -4,8 +4,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 from photo_files import encode, noise, write
 
+from wildtune.photos import audit as audit_module
 from wildtune.photos.audit import KINDS, audit, load_findings, save_findings
 from wildtune.photos.sources import load_photos
 
@@ -70,3 +72,20 @@ def test_faint_photos_are_not_blank(tmp_path: Path) -> None:
     faint[100:200, 100:200] = 60
     write(tmp_path / "a" / "1.png", encode(faint, "PNG"))
     assert audit(load_photos(tmp_path)).findings == ()
+
+
+def test_what_a_photo_shows_is_remembered_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a/one.png", encode(noise(1), "PNG"))
+    write(tmp_path / "a/cut.jpg", encode(noise(2))[:-30])
+    write(tmp_path / "b/two.jpg", encode(noise(3)))
+    first = audit(load_photos(tmp_path))
+    decoded: list[object] = []
+    real = audit_module.decode_with_facts
+    monkeypatch.setattr(audit_module, "decode_with_facts", lambda *a: decoded.append(a) or real(*a))
+    assert audit(load_photos(tmp_path)).findings == first.findings
+    assert not decoded
+    (tmp_path / "a/one.png").rename(tmp_path / "b/one.jpg")  # what is judged by its name is judged anew
+    write(tmp_path / "b/three.jpg", encode(noise(4)))
+    kinds = {(finding.path, finding.kind) for finding in audit(load_photos(tmp_path)).findings}
+    assert kinds == {("a/cut.jpg", "unreadable"), ("b/one.jpg", "misnamed")}
+    assert len(decoded) == 1

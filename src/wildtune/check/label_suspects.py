@@ -8,6 +8,7 @@ labels", JAIR 70, 2021) as cleanlab has it: class probabilities from models that
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import io
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from wildtune import files
 from wildtune.check.groups import number_groups
 from wildtune.errors import PhotosError
+from wildtune.memo import remember
 from wildtune.photos.audit import Finding
 from wildtune.photos.catalogue import Photo
 from wildtune.runtime import seed_from
@@ -33,6 +35,8 @@ LEAST_SKILL = 0.5
 # repeat wrong labels; at this one the estimate came nearest to the errors planted (benchmarks/label_errors.py).
 _STRENGTH = 12.8
 _STEPS = 300
+# Another number ranks anew; raise it when the same labels and features would be ranked differently.
+_VERSION = 1
 
 HEADS, MODEL = "heads", "model"
 
@@ -85,8 +89,20 @@ def rank_labels(photos: Sequence[Photo], features: np.ndarray, groups: Sequence[
     """Rank labelled photos by how likely their labels are wrong, by heads on frozen features.
 
     `features` is (N, D) float, row i of photo i without augmentation; photos with the same entry in `groups`
-    (length N) are never on both sides of a fold. The same input gives the same ranking.
+    (length N) are never on both sides of a fold. The same input gives the same ranking, which is remembered.
     """
+    question = {
+        "features": files.sha256_array(features),
+        "photos": [(photo.path, photo.label) for photo in photos],
+        "groups": number_groups(groups).tolist(),
+        "seed": seed,
+        "libraries": _judges(),
+    }
+    answer = remember(f"labels-{_VERSION}", question, lambda: asdict(_rank_labels(photos, features, groups, seed)))
+    return LabelRanking(**{**answer, "rows": tuple(RankedLabel(**row) for row in answer["rows"])})
+
+
+def _rank_labels(photos: Sequence[Photo], features: np.ndarray, groups: Sequence[str], seed: int) -> LabelRanking:
     class_names = sorted({photo.label for photo in photos})
     index = {name: number for number, name in enumerate(class_names)}
     targets = np.array([index[photo.label] for photo in photos], dtype=np.int64)
@@ -239,14 +255,25 @@ def _folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> Iterable[tu
 
 
 def _confident_learning(targets: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return cleanlab's (N,) label scores and its estimate of the number of wrong labels."""
-    from cleanlab.count import num_label_issues
-    from cleanlab.rank import get_label_quality_scores
+    """Return cleanlab's (N,) label scores and its estimate of the number of wrong labels, which are remembered."""
 
-    # cleanlab finds its plain count too low for few classes, and says to take the calibrated one there.
-    method = "off_diagonal" if len(np.unique(targets)) >= 4 else "off_diagonal_calibrated"
-    scores = get_label_quality_scores(targets, probs, method="self_confidence")
-    return scores, int(num_label_issues(targets, probs, estimation_method=method))
+    def ask() -> tuple[list[float], int]:
+        from cleanlab.count import num_label_issues
+        from cleanlab.rank import get_label_quality_scores
+
+        # cleanlab finds its plain count too low for few classes, and says to take the calibrated one there.
+        method = "off_diagonal" if len(np.unique(targets)) >= 4 else "off_diagonal_calibrated"
+        scores = get_label_quality_scores(targets, probs, method="self_confidence")
+        return scores.tolist(), int(num_label_issues(targets, probs, estimation_method=method))
+
+    question = [files.sha256_array(targets), files.sha256_array(probs), _judges()]
+    scores, estimate = remember(f"confident-learning-{_VERSION}", question, ask)
+    return np.array(scores), estimate
+
+
+def _judges() -> list[str]:
+    """Return the versions of the libraries that a ranking rests on."""
+    return [importlib.metadata.version(name) for name in ("scikit-learn", "cleanlab")]
 
 
 def _skill(targets: np.ndarray, probs: np.ndarray) -> float:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
+import PIL
 from torch import Tensor
 
 from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
-from wildtune.check.groups import create_groups
+from wildtune.check.groups import create_groups, number_groups
 from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
 from wildtune.check.marks import read_marks
+from wildtune.memo import remember
 from wildtune.model.backbone import check_backbone, larger_size, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.features import FeatureCache
@@ -24,6 +26,9 @@ from wildtune.photos.decode import quiet_warnings
 from wildtune.recipe import Recipe
 
 Progress = Callable[[int, int], None]
+
+# Another number looks for confounds anew; raise it when the same files would be judged differently.
+_VERSION = 1
 
 RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
 
@@ -37,9 +42,15 @@ def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
 def find_confounds(findings: Findings, seed: int = 0, progress: Progress | None = None) -> tuple[Finding, ...]:
     """Return a finding for each mark of the usable photos' files that gives classes away; see `check.confounds`."""
     photos = [photo for photo in findings.usable if photo.label]
-    marks = read_marks(findings.catalogue, photos, progress)
-    giveaways = find_giveaways(marks, [photo.label for photo in photos], create_groups(findings, photos), seed)
-    return confound_findings(giveaways, len({photo.label for photo in photos}))
+    groups, labels = create_groups(findings, photos), [photo.label for photo in photos]
+
+    def find() -> list[dict[str, str]]:
+        marks = read_marks(findings.catalogue, photos, progress)
+        return [asdict(f) for f in confound_findings(find_giveaways(marks, labels, groups, seed), len(set(labels)))]
+
+    said = [(photo.sha256, photo.label, photo.camera, photo.taken, photo.box) for photo in photos]
+    question = {"photos": said, "groups": number_groups(groups).tolist(), "seed": seed, "pillow": PIL.__version__}
+    return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find))
 
 
 def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | None = None) -> LabelRanking:

@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import PIL
 
 from wildtune import files
 from wildtune.errors import PhotosError
+from wildtune.memo import Memo
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import FORMAT_OF_SUFFIX, DecodeError, decode_with_facts, quiet_warnings
 from wildtune.photos.sources.reading import explain_os_error
@@ -35,6 +37,8 @@ TINY_SIDE = 32
 BLANK_DEVIATION = 2.0
 _DECODE_SIDE = 64
 _THREADS = 2
+# Another number looks at every photo anew; raise it when the same bytes would be judged differently.
+_VERSION = 1
 # A copy on the user's test side is the one to keep, so that nothing the test asks about was trained on.
 _KEEP_ORDER = {"test": 0, "val": 1, "train": 2, "": 3}
 
@@ -71,19 +75,30 @@ class Findings:
         return tuple(photo for photo in self.catalogue.photos if photo.path not in aside)
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What decoding one photo shows: why it cannot be used, or its format, size in pixels and whether it is blank.
+
+    `lasting` says whether that follows from its bytes alone.
+    """
+
+    reason: str = ""
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    blank: bool = False
+    lasting: bool = True
+
+
 def audit(catalogue: Catalogue, progress: Callable[[int, int], None] | None = None) -> Findings:
     """Decode every photo, compare their contents and return what is wrong with them.
 
-    `progress(done, total)` is called in this thread after each photo. Never raises for a fault of a photo.
+    What a photo's bytes have shown before is remembered, so that only new ones are decoded. `progress(done, total)`
+    is called in this thread after each photo. Never raises for a fault of a photo.
     """
     found: list[Finding] = []
-    total = len(catalogue.photos)
-    with quiet_warnings():
-        inspected = map_in_threads(lambda photo: _inspect(catalogue, photo), catalogue.photos, _THREADS)
-        for done, findings in enumerate(inspected, start=1):
-            found += findings
-            if progress is not None:
-                progress(done, total)
+    for photo, look in zip(catalogue.photos, _look_at_all(catalogue, progress), strict=True):
+        found += _judge(photo, look)
     aside = {finding.path for finding in found if finding.kind in SET_ASIDE}
     found += _compare_copies(photo for photo in catalogue.photos if photo.path not in aside)
     found.sort(key=lambda finding: (KINDS.index(finding.kind), finding.path))
@@ -109,27 +124,54 @@ def load_findings(path: Path) -> tuple[Finding, ...]:
         return tuple(Finding(**row) for row in reader)
 
 
-def _inspect(catalogue: Catalogue, photo: Photo) -> list[Finding]:
-    """Return the faults that one photo shows by itself."""
-    reason = photo.error
-    if not reason:
+def _look_at_all(catalogue: Catalogue, progress: Callable[[int, int], None] | None) -> list[_Look]:
+    """Return what each photo of a catalogue shows, decoding those whose bytes have not been looked at before."""
+    memo, photos = Memo(f"audit-{_VERSION}"), catalogue.photos
+    keys = ["" if photo.error else f"{photo.sha256} {PIL.__version__}" for photo in photos]
+    known = {key: _Look(*answer) for key, answer in memo.load(keys).items()}
+    looks: list[_Look] = []
+    with quiet_warnings():
         try:
-            pixels, facts = decode_with_facts(catalogue.read_bytes(photo), _DECODE_SIDE, photo.box)
-        except DecodeError as error:
-            reason = str(error)
-        except OSError as error:
-            reason = explain_os_error(error)
-    if reason:
-        return [Finding(photo.path, "unreadable", "error", f"set aside: {reason}")]
+            seen = map_in_threads(
+                lambda pair: known.get(pair[0]) or _look_at(catalogue, pair[1]),
+                zip(keys, photos, strict=True),
+                _THREADS,
+            )
+            for look in seen:
+                looks.append(look)
+                if progress is not None:
+                    progress(len(looks), len(photos))
+        finally:  # what an interrupted look has seen is not lost
+            fresh = zip(keys, looks, strict=False)
+            memo.save({key: astuple(look) for key, look in fresh if look.lasting and key not in known})
+    return looks
+
+
+def _look_at(catalogue: Catalogue, photo: Photo) -> _Look:
+    if photo.error:
+        return _Look(photo.error, lasting=False)
+    try:
+        pixels, facts = decode_with_facts(catalogue.read_bytes(photo), _DECODE_SIDE, photo.box)
+    except DecodeError as error:
+        return _Look(str(error), lasting=bool(photo.sha256))
+    except OSError as error:
+        return _Look(explain_os_error(error), lasting=False)
+    return _Look("", facts.format, facts.width, facts.height, _is_blank(pixels), lasting=bool(photo.sha256))
+
+
+def _judge(photo: Photo, look: _Look) -> list[Finding]:
+    """Return the faults that one photo shows by itself."""
+    if look.reason:
+        return [Finding(photo.path, "unreadable", "error", f"set aside: {look.reason}")]
     found = []
     suffix = PurePosixPath(photo.file_name).suffix.lower()
-    if FORMAT_OF_SUFFIX.get(suffix, facts.format) != facts.format:
-        found.append(Finding(photo.path, "misnamed", "note", f"kept: a {facts.format} image named {suffix}"))
-    if min(facts.width, facts.height) < TINY_SIDE:
+    if FORMAT_OF_SUFFIX.get(suffix, look.format) != look.format:
+        found.append(Finding(photo.path, "misnamed", "note", f"kept: a {look.format} image named {suffix}"))
+    if min(look.width, look.height) < TINY_SIDE:
         crop = " in the crop" if photo.box else ""
-        detail = f"kept: only {facts.width} x {facts.height} pixels{crop}, shorter side under {TINY_SIDE}"
+        detail = f"kept: only {look.width} x {look.height} pixels{crop}, shorter side under {TINY_SIDE}"
         found.append(Finding(photo.path, "tiny", "warning", detail))
-    if _is_blank(pixels):
+    if look.blank:
         found.append(Finding(photo.path, "blank", "warning", "set aside: one even colour, nothing to be seen"))
     return found
 

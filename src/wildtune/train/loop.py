@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wildtune import runtime
 from wildtune.errors import TrainingError
 from wildtune.model.backbone import head_of
 from wildtune.model.freeze import set_trainable
@@ -117,7 +118,7 @@ class StageTrainer:
         lr = stage.lr * self.lr_factor(progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        torch.manual_seed(seed_from(self.seed, stage.name, progress.epoch, progress.step))
+        runtime.seed_device(inputs.device.type, seed_from(self.seed, stage.name, progress.epoch, progress.step))
         self.optimizer.zero_grad(set_to_none=True)
         value, right = 0.0, 0
         # Nothing in the network looks across photos, since BatchNorm is frozen: the parts' gradients add up to the
