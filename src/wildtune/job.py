@@ -33,7 +33,7 @@ from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.engine import choose_engine
-from wildtune.model.features import FeatureCache
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import decode_stored
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, audit, save_findings
@@ -50,7 +50,7 @@ from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import PLAIN_VIEW, Side, create_cache
+from wildtune.train.batches import Side, create_cache
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan

@@ -15,7 +15,7 @@ from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_fin
 from wildtune.check.marks import read_marks
 from wildtune.model.backbone import check_backbone, larger_size, read_facts
 from wildtune.model.engine import choose_engine
-from wildtune.model.features import FeatureCache
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
 from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import KINDS, Finding, Findings
@@ -77,7 +77,7 @@ def extract_features(
         return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre, photos[i].box), pre)
 
     with quiet_warnings():
-        return np.asarray(cache.load(photos, view, {"augment": None}, progress).numpy())
+        return np.asarray(cache.load(photos, view, PLAIN_VIEW, progress).numpy())
 
 
 def add_suspects(

@@ -17,7 +17,7 @@ from wildtune import runtime
 from wildtune.model.activations import speed_up_activations
 from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
-from wildtune.model.features import FeatureCache
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import Preprocess, create_input
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.store import PhotoStore
@@ -29,9 +29,6 @@ from wildtune.train.augment import create_view
 from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
-
-# What the feature cache knows a photo without augmentation by.
-PLAIN_VIEW: dict[str, object] = {"augment": None}
 
 
 class Side:
