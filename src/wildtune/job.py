@@ -34,7 +34,7 @@ from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.engine import choose_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
-from wildtune.model.preprocess import decode_stored
+from wildtune.model.preprocess import decode_stored, given_size
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, audit, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
@@ -284,8 +284,8 @@ def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
 def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Module, WeightsFacts]:
     """Create the classifier on its pretrained weights with a fresh head, the same each time for one recipe."""
     reporter.say("loading the backbone")
-    size = recipe.input.size if isinstance(recipe.input.size, int) else None
-    model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size, recipe.seed)
+    classes, size = len(split.class_names), given_size(recipe.input)
+    model, facts = create_pretrained(recipe.backbone, recipe.weights, classes, size, recipe.seed)
     reset_head(model, runtime.seed_from(recipe.seed, "head"))
     return model, facts
 

@@ -13,10 +13,10 @@ from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups
 from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
 from wildtune.check.marks import read_marks
-from wildtune.model.backbone import check_backbone, larger_size, read_facts
+from wildtune.model.backbone import check_backbone, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
-from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
+from wildtune.model.preprocess import create_input, decode_stored, given_size, resolve_preprocess
 from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import KINDS, Finding, Findings
 from wildtune.photos.catalogue import Catalogue, Photo
@@ -62,11 +62,8 @@ def extract_features(
     They are cached like those of a training. Raises RecipeError, WeightsError, OSError and DecodeError.
     """
     check_backbone(recipe.backbone)
-    size = recipe.input.size if isinstance(recipe.input.size, int) else None
-    model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, size, recipe.seed)
-    facts = read_facts(model, recipe.backbone)
-    side = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
-    pre = create_preprocess(recipe.input, facts.mean, facts.std, side)
+    model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, given_size(recipe.input), recipe.seed)
+    pre = resolve_preprocess(recipe.input, model, read_facts(model, recipe.backbone))
     threads, device = runtime.compute_threads(), runtime.detect_device()
     runtime.set_threads(threads)
     model.to(device)
