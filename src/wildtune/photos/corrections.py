@@ -36,12 +36,9 @@ class Correction:
 
 def save_corrections(corrections: Iterable[Correction], path: Path) -> None:
     """Write corrections as a CSV file with the columns path, action, label, so that reading it loses nothing."""
-    text = io.StringIO()
+    columns = (field.name for field in fields(Correction))
     # Quoted throughout, as the page of `wildtune check` writes them: a lone carriage return is kept only so.
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(field.name for field in fields(Correction))
-    writer.writerows(astuple(correction) for correction in corrections)
-    files.write_text(path, text.getvalue())
+    files.write_text(path, files.csv_text(columns, map(astuple, corrections), quoted=True))
 
 
 def load_corrections(path: Path) -> tuple[Correction, ...]:
