@@ -182,12 +182,9 @@ class PhotoData:
 
     def val_logits(self) -> Tensor:
         """Return the logits of the validation photos, run by torch: taking changed weights over costs more here."""
-        self._model.eval()
         pre = self._plan.preprocess
         engine = create_engine(self._model, pre.size, "torch", self._plan.threads, self._plan.device)
-        logits = engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
-        self._model.train()
-        return logits
+        return engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
 
 
 def create_cache(model: nn.Module, plan: Plan, versions: dict[str, str]) -> FeatureCache:
