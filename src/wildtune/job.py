@@ -26,8 +26,8 @@ from wildtune.check.label_suspects import (
     save_ranking,
 )
 from wildtune.check.page import CheckContent, write_check
-from wildtune.check.steps import RANDOM_WEIGHTS, add_findings, add_suspects, find_confounds, rank_all_labels
-from wildtune.errors import CommandError, PhotosError, WeightsError
+from wildtune.check.steps import RANDOM_WEIGHTS, add_suspects, audit_photos, audit_set, try_to_rank_labels
+from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
@@ -36,7 +36,7 @@ from wildtune.model.engine import choose_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import decode_stored, given_size
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
-from wildtune.photos.audit import Findings, audit, save_findings
+from wildtune.photos.audit import Findings, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
@@ -101,7 +101,7 @@ def train(
     if corrections:
         catalogue = apply_corrections(catalogue, decisions, Path(corrections))
         reporter.say(f"note: {catalogue.notices[-1]}")
-    findings = _audit_set(catalogue, recipe.seed, reporter)
+    findings = audit_set(catalogue, recipe.seed, reporter)
     for finding in findings.findings:
         if finding.kind == "confound":
             reporter.say(f"note: {finding.detail}")
@@ -154,7 +154,7 @@ def resume(
     detections = _moved_detections(folder, about.get("detections"), detections_path)
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
-    findings = _audit_set(catalogue, recipe.seed, reporter)
+    findings = audit_set(catalogue, recipe.seed, reporter)
     split = split_photos(findings, recipe.split)
     if plan.data_key != data_key(split):
         cause = f"\nIts crops depend on the detections too: {detections.path}" if detections else ""
@@ -201,7 +201,7 @@ def evaluate(
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
     _say_what_it_knows(bundle, detections, reporter)
-    findings = _audit(_load_catalogue(source, reporter, detections), reporter)
+    findings = audit_photos(_load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
         raise PhotosError(
@@ -246,11 +246,11 @@ def check(
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
     catalogue = _load_catalogue(source, reporter, detections)
-    findings = _audit_set(catalogue, recipe.seed if recipe else 0, reporter)
+    findings = audit_set(catalogue, recipe.seed if recipe else 0, reporter)
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
         reporter.say(f"note: {imbalance}")
-    ranking, said = _rank_labels_of_all(findings, recipe, reporter)
+    ranking, said = try_to_rank_labels(findings, recipe, reporter)
     reporter.say(said)
     if ranking is not None:
         findings = add_suspects(findings, ranking)
@@ -447,25 +447,6 @@ def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
     return apply_corrections(catalogue, load_corrections(path), path)
 
 
-def _rank_labels_of_all(
-    findings: Findings, recipe: Recipe | None, reporter: Reporter
-) -> tuple[LabelRanking | None, str]:
-    """Return the ranking of all usable photos' labels, None where there can be none, and a sentence about it."""
-    if recipe is None:
-        return None, "label errors were not looked for: that needs pretrained weights"
-    try:
-        with reporter.bar("features of the photos") as tell:
-            ranking = rank_all_labels(findings, recipe, tell)
-    except WeightsError:
-        if recipe.weights != "auto":
-            raise
-        return None, (
-            f"label errors were not looked for: the weights of '{recipe.backbone}' could not be downloaded. Give a "
-            "file: --weights FILE --backbone NAME, or --no-model to do without"
-        )
-    return ranking if ranking.rows else None, describe_ranking(ranking)
-
-
 def _require_outside(out: Path, photos: Path) -> None:
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
@@ -569,22 +550,3 @@ def _load_catalogue(source: str | Path, reporter: Reporter, detections: Detectio
 def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:
     for notice in catalogue.notices:
         reporter.say(f"note: {notice}")
-
-
-def _audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:
-    """Check the photos one by one, then what their files give away together."""
-    findings = _audit(catalogue, reporter)
-    with reporter.bar("comparing the classes' files") as tell:
-        confounds = find_confounds(findings, seed, tell)
-    return add_findings(findings, confounds)
-
-
-def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:
-    with reporter.bar("checking the photos") as tell:
-        findings = audit(catalogue, tell)
-    kinds: dict[str, int] = {}
-    for finding in findings.findings:
-        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
-    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
-    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable):,} usable; findings: {found}")
-    return findings

@@ -11,21 +11,44 @@ from torch import Tensor
 from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups
-from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
+from wildtune.check.label_suspects import LabelRanking, describe_ranking, rank_labels, suspect_findings
 from wildtune.check.marks import read_marks
+from wildtune.errors import WeightsError
 from wildtune.model.backbone import check_backbone, read_facts
 from wildtune.model.engine import choose_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import create_input, decode_stored, given_size, resolve_preprocess
 from wildtune.model.weights import create_pretrained
-from wildtune.photos.audit import KINDS, Finding, Findings
+from wildtune.photos.audit import KINDS, Finding, Findings, audit
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import quiet_warnings
+from wildtune.progress import Reporter
 from wildtune.recipe import Recipe
+from wildtune.wording import counted
 
 Progress = Callable[[int, int], None]
 
 RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
+
+
+def audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:
+    """Check the photos one by one, then what their files give away together."""
+    findings = audit_photos(catalogue, reporter)
+    with reporter.bar("comparing the classes' files") as tell:
+        confounds = find_confounds(findings, seed, tell)
+    return add_findings(findings, confounds)
+
+
+def audit_photos(catalogue: Catalogue, reporter: Reporter) -> Findings:
+    """Check the photos one by one, and say what was found."""
+    with reporter.bar("checking the photos") as tell:
+        findings = audit(catalogue, tell)
+    kinds: dict[str, int] = {}
+    for finding in findings.findings:
+        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
+    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable):,} usable; findings: {found}")
+    return findings
 
 
 def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
@@ -52,6 +75,25 @@ def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | Non
     photos = [photo for photo in findings.usable if photo.label]
     features = extract_features(findings.catalogue, photos, recipe, progress)
     return rank_labels(photos, features, create_groups(findings, photos), recipe.seed)
+
+
+def try_to_rank_labels(
+    findings: Findings, recipe: Recipe | None, reporter: Reporter
+) -> tuple[LabelRanking | None, str]:
+    """Return the ranking of all usable photos' labels, None where there can be none, and a sentence about it."""
+    if recipe is None:
+        return None, "label errors were not looked for: that needs pretrained weights"
+    try:
+        with reporter.bar("features of the photos") as tell:
+            ranking = rank_all_labels(findings, recipe, tell)
+    except WeightsError:
+        if recipe.weights != "auto":
+            raise
+        return None, (
+            f"label errors were not looked for: the weights of '{recipe.backbone}' could not be downloaded. Give a "
+            "file: --weights FILE --backbone NAME, or --no-model to do without"
+        )
+    return ranking if ranking.rows else None, describe_ranking(ranking)
 
 
 def extract_features(
