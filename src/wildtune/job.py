@@ -34,7 +34,7 @@ from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.engine import choose_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
-from wildtune.model.preprocess import decode_stored, given_size
+from wildtune.model.preprocess import given_size
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
 from wildtune.photos.audit import Findings, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
@@ -42,7 +42,6 @@ from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
-from wildtune.photos.store import load_store
 from wildtune.predict.predictions import Predictions, save_predictions
 from wildtune.predict.predictor import Predictor, load_input
 from wildtune.progress import Reporter
@@ -50,7 +49,7 @@ from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import Side, create_cache
+from wildtune.train.batches import Side, create_cache, load_sides
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
@@ -303,7 +302,7 @@ def _carry_out(
     reporter.say(describe_plan(plan))
     runtime.set_threads(plan.threads)
     catalogue = findings.catalogue
-    sides = _load_sides(split, catalogue, plan, reporter)
+    sides = load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
     findings, ranking = _doubt_labels(plan, findings, model, sides, folder, reporter)
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
@@ -374,18 +373,6 @@ def _predict_side(
         return loaded
 
     return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
-
-
-def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
-    """Open the decoded training and validation photos, decoding them first where they are not cached."""
-    pre = plan.preprocess
-    sides = {}
-    for name in ("train", "val"):
-        photos = split.side(name)
-        with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
-        sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
-    return sides
 
 
 def _doubt_labels(
