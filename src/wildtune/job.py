@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Callable
@@ -11,22 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wildtune import files, runtime
 from wildtune.check.balance import describe_imbalance
-from wildtune.check.groups import create_groups
-from wildtune.check.label_suspects import (
-    MODEL,
-    LabelRanking,
-    describe_ranking,
-    rank_labels,
-    rank_predictions,
-    save_ranking,
-)
 from wildtune.check.page import CheckContent, write_check
-from wildtune.check.steps import RANDOM_WEIGHTS, add_suspects, audit_photos, audit_set, try_to_rank_labels
+from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_rank_labels
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
@@ -49,7 +38,8 @@ from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import Side, create_cache, load_sides
+from wildtune.train.batches import create_cache, load_sides
+from wildtune.train.doubts import doubt_labels, doubt_test_labels
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
@@ -58,7 +48,6 @@ from wildtune.wording import counted
 
 # What a run folder holds until its plan is written; with no more than that in it, it can be begun anew.
 _BEFORE_THE_PLAN = {"train.log", "recipe.toml", "environment.json", "corrections.csv", "findings.csv", "split.csv"}
-_TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
 
 
 @dataclass(frozen=True)
@@ -304,13 +293,13 @@ def _carry_out(
     catalogue = findings.catalogue
     sides = load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
-    findings, ranking = _doubt_labels(plan, findings, model, sides, folder, reporter)
+    findings, ranking = doubt_labels(plan, findings, model, sides, folder, reporter)
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
     evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
     if shown.paths and evaluation.headline.side == "test":
-        findings = _doubt_test_labels(findings, ranking, shown, folder)
+        findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
     _report(folder, plan, findings, evaluation, shown)
     reporter.say(_headline(evaluation, folder))
@@ -373,55 +362,6 @@ def _predict_side(
         return loaded
 
     return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
-
-
-def _doubt_labels(
-    plan: Plan, findings: Findings, model: nn.Module, sides: dict[str, Side], folder: Path, reporter: Reporter
-) -> tuple[Findings, LabelRanking | None]:
-    """Add the training and validation photos' doubtful labels to the findings, here and in the run's folder.
-
-    The features are those that the first stage begins with, so they are computed once. Nothing is chosen by the
-    doubts: no photo is left out for them.
-    """
-    if plan.weights.source == "none":
-        reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
-        return findings, None
-    model.to(plan.device)
-    cache = create_cache(model, plan, runtime.environment()["packages"])
-    photos: list[Photo] = []
-    features = []
-    for name, side in sides.items():
-        view = functools.partial(side.plain_input, preprocess=plan.preprocess)
-        with reporter.bar(f"features of the {name} photos") as tell:
-            features.append(cache.load(side.photos, view, PLAIN_VIEW, tell))
-        photos += side.photos
-    model.to("cpu")
-    ranking = rank_labels(photos, torch.cat(features).numpy(), create_groups(findings, photos), plan.seed)
-    reporter.say(describe_ranking(ranking))
-    findings = add_suspects(findings, ranking, _confirmed(folder))
-    save_findings(findings, folder / "findings.csv")
-    save_ranking([ranking], folder / "label_ranking.csv")
-    return findings, ranking
-
-
-def _doubt_test_labels(
-    findings: Findings, ranking: LabelRanking | None, predictions: Predictions, folder: Path
-) -> Findings:
-    """Add the test photos' doubtful labels, by the final model's predictions, once there is nothing left to choose."""
-    if ranking is None:
-        return findings
-    found = rank_predictions(predictions.paths, predictions.labels, predictions.probs, predictions.class_names, MODEL)
-    findings = add_suspects(findings, found, _confirmed(folder), _TEST_REMARK)
-    save_findings(findings, folder / "findings.csv")
-    save_ranking([ranking, found], folder / "label_ranking.csv")
-    return findings
-
-
-def _confirmed(folder: Path) -> frozenset[str]:
-    """Return the paths of a run's photos whose labels the user has looked at and kept."""
-    path = folder / "corrections.csv"
-    decisions = load_corrections(path) if path.exists() else ()
-    return frozenset(decision.path for decision in decisions if decision.action == "keep")
 
 
 def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
