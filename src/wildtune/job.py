@@ -21,7 +21,6 @@ from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run
 from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
-from wildtune.model.engine import choose_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import given_size
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
@@ -32,7 +31,7 @@ from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
 from wildtune.predict.predictions import Predictions, save_predictions
-from wildtune.predict.predictor import Predictor, load_input
+from wildtune.predict.predictor import Predictor, create_predictor, load_input, say_what_it_knows
 from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
@@ -168,10 +167,10 @@ def predict(
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    _say_what_it_knows(bundle, detections, reporter)
+    say_what_it_knows(bundle, detections, reporter)
     catalogue = list_photos(source, detections=detections)
     _say_notices(catalogue, reporter)
-    predictor = _create_predictor(bundle)
+    predictor = create_predictor(bundle)
     with reporter.bar("predicting") as tell:
         predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
     known = tuple(label if label in bundle.class_names else "" for label in predictions.labels)
@@ -188,7 +187,7 @@ def evaluate(
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    _say_what_it_knows(bundle, detections, reporter)
+    say_what_it_knows(bundle, detections, reporter)
     findings = audit_photos(_load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
@@ -200,7 +199,7 @@ def evaluate(
         unknown = counted(len(findings.usable) - len(known), "photo")
         reporter.say(f"note: {unknown} of classes it does not know left out")
     with reporter.bar("predicting") as tell:
-        predictions = _create_predictor(bundle).predict(findings.catalogue, known, tell)
+        predictions = create_predictor(bundle).predict(findings.catalogue, known, tell)
     return score_predictions(predictions, "given")
 
 
@@ -385,13 +384,6 @@ def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:
     return [notice for notice in said if notice]
 
 
-def _create_predictor(bundle: Bundle) -> Predictor:
-    threads = runtime.compute_threads()
-    runtime.set_threads(threads)
-    device = runtime.detect_device()
-    return Predictor(bundle, choose_engine(bundle.model, device), threads, device)
-
-
 def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
     return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
 
@@ -409,18 +401,6 @@ def _moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | P
             f"Bring them back, or say where they are: wildtune train --resume {folder} --detections FILE"
         )
     return Detections(**{**saved, "path": str(path.resolve())})
-
-
-def _say_what_it_knows(bundle: Bundle, detections: Detections | None, reporter: Reporter) -> None:
-    """Say so where a classifier of crops is given whole photos, or one of whole photos crops."""
-    crops = bundle.provenance.get("detections")
-    if crops and detections is None:
-        reporter.say(
-            "note: the classifier was trained on crops of animals and is given whole photos: --detections FILE crops "
-            f"them (threshold {crops['threshold']:g}, margin {crops['margin']:g} in training)"
-        )
-    elif detections is not None and not crops:
-        reporter.say("note: the classifier was trained on whole photos and is given crops: its scores may be lower")
 
 
 def _provenance(plan: Plan, detections: Detections | None) -> dict[str, Any]:
