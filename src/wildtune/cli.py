@@ -296,6 +296,8 @@ def main() -> None:
     except MemoryError:
         print("wildtune: out of memory. A smaller batch_size or backbone needs less.", file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.unfreeze()  # for whoever calls this within a longer life
 
 
 def run() -> NoReturn:

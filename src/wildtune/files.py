@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import platformdirs
+
+from wildtune.errors import PhotosError
 
 
 def sha256_file(path: Path) -> str:
@@ -58,6 +62,24 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically as UTF-8 with the line ends it has."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]], quoted: bool = False) -> str:
+    """Return a header and rows as CSV with line feeds; `quoted` puts every cell in quotation marks."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the rows of a CSV file by column; raises PhotosError when the columns are others than `columns`."""
+    with open(path, encoding="utf-8", newline="") as handle:
+        reader = csv.DictReader(handle)
+        if reader.fieldnames != list(columns):
+            raise PhotosError(f"{path} must have the columns {', '.join(columns)}. Got {reader.fieldnames}.")
+        return list(reader)
 
 
 def cache_folder(kind: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Callable
@@ -11,46 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wildtune import files, runtime
 from wildtune.check.balance import describe_imbalance
-from wildtune.check.groups import create_groups
-from wildtune.check.label_suspects import (
-    MODEL,
-    LabelRanking,
-    describe_ranking,
-    rank_labels,
-    rank_predictions,
-    save_ranking,
-)
 from wildtune.check.page import CheckContent, write_check
-from wildtune.check.steps import RANDOM_WEIGHTS, add_findings, add_suspects, find_confounds, rank_all_labels
-from wildtune.errors import CommandError, PhotosError, WeightsError
+from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_rank_labels
+from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
-from wildtune.model.engine import choose_engine
-from wildtune.model.features import FeatureCache
-from wildtune.model.preprocess import decode_stored
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
+from wildtune.model.preprocess import given_size
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
-from wildtune.photos.audit import Findings, audit, save_findings
+from wildtune.photos.audit import Findings, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
-from wildtune.photos.store import load_store
 from wildtune.predict.predictions import Predictions, save_predictions
-from wildtune.predict.predictor import Predictor, load_input
+from wildtune.predict.predictor import Predictor, create_predictor, load_input, say_what_it_knows
 from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import PLAIN_VIEW, Side, create_cache
+from wildtune.train.batches import create_cache, load_sides
+from wildtune.train.doubts import doubt_labels, doubt_test_labels
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
@@ -59,7 +47,6 @@ from wildtune.wording import counted
 
 # What a run folder holds until its plan is written; with no more than that in it, it can be begun anew.
 _BEFORE_THE_PLAN = {"train.log", "recipe.toml", "environment.json", "corrections.csv", "findings.csv", "split.csv"}
-_TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
 
 
 @dataclass(frozen=True)
@@ -101,7 +88,7 @@ def train(
     if corrections:
         catalogue = apply_corrections(catalogue, decisions, Path(corrections))
         reporter.say(f"note: {catalogue.notices[-1]}")
-    findings = _audit_set(catalogue, recipe.seed, reporter)
+    findings = audit_set(catalogue, recipe.seed, reporter)
     for finding in findings.findings:
         if finding.kind == "confound":
             reporter.say(f"note: {finding.detail}")
@@ -154,7 +141,7 @@ def resume(
     detections = _moved_detections(folder, about.get("detections"), detections_path)
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
-    findings = _audit_set(catalogue, recipe.seed, reporter)
+    findings = audit_set(catalogue, recipe.seed, reporter)
     split = split_photos(findings, recipe.split)
     if plan.data_key != data_key(split):
         cause = f"\nIts crops depend on the detections too: {detections.path}" if detections else ""
@@ -180,10 +167,10 @@ def predict(
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    _say_what_it_knows(bundle, detections, reporter)
+    say_what_it_knows(bundle, detections, reporter)
     catalogue = list_photos(source, detections=detections)
     _say_notices(catalogue, reporter)
-    predictor = _create_predictor(bundle)
+    predictor = create_predictor(bundle)
     with reporter.bar("predicting") as tell:
         predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
     known = tuple(label if label in bundle.class_names else "" for label in predictions.labels)
@@ -200,8 +187,8 @@ def evaluate(
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
-    _say_what_it_knows(bundle, detections, reporter)
-    findings = _audit(_load_catalogue(source, reporter, detections), reporter)
+    say_what_it_knows(bundle, detections, reporter)
+    findings = audit_photos(_load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
         raise PhotosError(
@@ -212,7 +199,7 @@ def evaluate(
         unknown = counted(len(findings.usable) - len(known), "photo")
         reporter.say(f"note: {unknown} of classes it does not know left out")
     with reporter.bar("predicting") as tell:
-        predictions = _create_predictor(bundle).predict(findings.catalogue, known, tell)
+        predictions = create_predictor(bundle).predict(findings.catalogue, known, tell)
     return score_predictions(predictions, "given")
 
 
@@ -246,11 +233,11 @@ def check(
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
     catalogue = _load_catalogue(source, reporter, detections)
-    findings = _audit_set(catalogue, recipe.seed if recipe else 0, reporter)
+    findings = audit_set(catalogue, recipe.seed if recipe else 0, reporter)
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
         reporter.say(f"note: {imbalance}")
-    ranking, said = _rank_labels_of_all(findings, recipe, reporter)
+    ranking, said = try_to_rank_labels(findings, recipe, reporter)
     reporter.say(said)
     if ranking is not None:
         findings = add_suspects(findings, ranking)
@@ -284,8 +271,8 @@ def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
 def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Module, WeightsFacts]:
     """Create the classifier on its pretrained weights with a fresh head, the same each time for one recipe."""
     reporter.say("loading the backbone")
-    size = recipe.input.size if isinstance(recipe.input.size, int) else None
-    model, facts = create_pretrained(recipe.backbone, recipe.weights, len(split.class_names), size, recipe.seed)
+    classes, size = len(split.class_names), given_size(recipe.input)
+    model, facts = create_pretrained(recipe.backbone, recipe.weights, classes, size, recipe.seed)
     reset_head(model, runtime.seed_from(recipe.seed, "head"))
     return model, facts
 
@@ -303,15 +290,15 @@ def _carry_out(
     reporter.say(describe_plan(plan))
     runtime.set_threads(plan.threads)
     catalogue = findings.catalogue
-    sides = _load_sides(split, catalogue, plan, reporter)
+    sides = load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
-    findings, ranking = _doubt_labels(plan, findings, model, sides, folder, reporter)
+    findings, ranking = doubt_labels(plan, findings, model, sides, folder, reporter)
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
     evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
     if shown.paths and evaluation.headline.side == "test":
-        findings = _doubt_test_labels(findings, ranking, shown, folder)
+        findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
     _report(folder, plan, findings, evaluation, shown)
     reporter.say(_headline(evaluation, folder))
@@ -376,67 +363,6 @@ def _predict_side(
     return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
 
 
-def _load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
-    """Open the decoded training and validation photos, decoding them first where they are not cached."""
-    pre = plan.preprocess
-    sides = {}
-    for name in ("train", "val"):
-        photos = split.side(name)
-        with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
-        sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
-    return sides
-
-
-def _doubt_labels(
-    plan: Plan, findings: Findings, model: nn.Module, sides: dict[str, Side], folder: Path, reporter: Reporter
-) -> tuple[Findings, LabelRanking | None]:
-    """Add the training and validation photos' doubtful labels to the findings, here and in the run's folder.
-
-    The features are those that the first stage begins with, so they are computed once. Nothing is chosen by the
-    doubts: no photo is left out for them.
-    """
-    if plan.weights.source == "none":
-        reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
-        return findings, None
-    model.to(plan.device)
-    cache = create_cache(model, plan, runtime.environment()["packages"])
-    photos: list[Photo] = []
-    features = []
-    for name, side in sides.items():
-        view = functools.partial(side.plain_input, preprocess=plan.preprocess)
-        with reporter.bar(f"features of the {name} photos") as tell:
-            features.append(cache.load(side.photos, view, PLAIN_VIEW, tell))
-        photos += side.photos
-    model.to("cpu")
-    ranking = rank_labels(photos, torch.cat(features).numpy(), create_groups(findings, photos), plan.seed)
-    reporter.say(describe_ranking(ranking))
-    findings = add_suspects(findings, ranking, _confirmed(folder))
-    save_findings(findings, folder / "findings.csv")
-    save_ranking([ranking], folder / "label_ranking.csv")
-    return findings, ranking
-
-
-def _doubt_test_labels(
-    findings: Findings, ranking: LabelRanking | None, predictions: Predictions, folder: Path
-) -> Findings:
-    """Add the test photos' doubtful labels, by the final model's predictions, once there is nothing left to choose."""
-    if ranking is None:
-        return findings
-    found = rank_predictions(predictions.paths, predictions.labels, predictions.probs, predictions.class_names, MODEL)
-    findings = add_suspects(findings, found, _confirmed(folder), _TEST_REMARK)
-    save_findings(findings, folder / "findings.csv")
-    save_ranking([ranking, found], folder / "label_ranking.csv")
-    return findings
-
-
-def _confirmed(folder: Path) -> frozenset[str]:
-    """Return the paths of a run's photos whose labels the user has looked at and kept."""
-    path = folder / "corrections.csv"
-    decisions = load_corrections(path) if path.exists() else ()
-    return frozenset(decision.path for decision in decisions if decision.action == "keep")
-
-
 def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
     """Apply the corrections that a run began with, from its own copy of them."""
     if not plan.corrections:
@@ -445,25 +371,6 @@ def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
     if not path.exists() or files.sha256_file(path) != plan.corrections:
         raise CommandError(f"{path} is not the file of corrections that the run was planned with. Bring it back.")
     return apply_corrections(catalogue, load_corrections(path), path)
-
-
-def _rank_labels_of_all(
-    findings: Findings, recipe: Recipe | None, reporter: Reporter
-) -> tuple[LabelRanking | None, str]:
-    """Return the ranking of all usable photos' labels, None where there can be none, and a sentence about it."""
-    if recipe is None:
-        return None, "label errors were not looked for: that needs pretrained weights"
-    try:
-        with reporter.bar("features of the photos") as tell:
-            ranking = rank_all_labels(findings, recipe, tell)
-    except WeightsError:
-        if recipe.weights != "auto":
-            raise
-        return None, (
-            f"label errors were not looked for: the weights of '{recipe.backbone}' could not be downloaded. Give a "
-            "file: --weights FILE --backbone NAME, or --no-model to do without"
-        )
-    return ranking if ranking.rows else None, describe_ranking(ranking)
 
 
 def _require_outside(out: Path, photos: Path) -> None:
@@ -475,13 +382,6 @@ def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:
     """Return what the plan says of the set: its imbalance, and which corrections were applied."""
     said = [describe_imbalance(findings.usable), *(n for n in catalogue.notices if n.startswith("Corrections from"))]
     return [notice for notice in said if notice]
-
-
-def _create_predictor(bundle: Bundle) -> Predictor:
-    threads = runtime.compute_threads()
-    runtime.set_threads(threads)
-    device = runtime.detect_device()
-    return Predictor(bundle, choose_engine(bundle.model, device), threads, device)
 
 
 def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
@@ -501,18 +401,6 @@ def _moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | P
             f"Bring them back, or say where they are: wildtune train --resume {folder} --detections FILE"
         )
     return Detections(**{**saved, "path": str(path.resolve())})
-
-
-def _say_what_it_knows(bundle: Bundle, detections: Detections | None, reporter: Reporter) -> None:
-    """Say so where a classifier of crops is given whole photos, or one of whole photos crops."""
-    crops = bundle.provenance.get("detections")
-    if crops and detections is None:
-        reporter.say(
-            "note: the classifier was trained on crops of animals and is given whole photos: --detections FILE crops "
-            f"them (threshold {crops['threshold']:g}, margin {crops['margin']:g} in training)"
-        )
-    elif detections is not None and not crops:
-        reporter.say("note: the classifier was trained on whole photos and is given crops: its scores may be lower")
 
 
 def _provenance(plan: Plan, detections: Detections | None) -> dict[str, Any]:
@@ -569,22 +457,3 @@ def _load_catalogue(source: str | Path, reporter: Reporter, detections: Detectio
 def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:
     for notice in catalogue.notices:
         reporter.say(f"note: {notice}")
-
-
-def _audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:
-    """Check the photos one by one, then what their files give away together."""
-    findings = _audit(catalogue, reporter)
-    with reporter.bar("comparing the classes' files") as tell:
-        confounds = find_confounds(findings, seed, tell)
-    return add_findings(findings, confounds)
-
-
-def _audit(catalogue: Catalogue, reporter: Reporter) -> Findings:
-    with reporter.bar("checking the photos") as tell:
-        findings = audit(catalogue, tell)
-    kinds: dict[str, int] = {}
-    for finding in findings.findings:
-        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
-    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
-    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable):,} usable; findings: {found}")
-    return findings

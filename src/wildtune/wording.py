@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 def plain(text: str) -> str:
     """Return `text` fit for any file: control characters and halves of surrogate pairs become "?"."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join("?" if unicodedata.category(c) == "Cc" or c in "\ufffe\uffff" else c for c in whole)
+    valid = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join("?" if unicodedata.category(c) == "Cc" or c in "\ufffe\uffff" else c for c in valid)
 
 
 def shorten(text: str, length: int) -> str:

@@ -7,9 +7,7 @@ labels", JAIR 70, 2021) as cleanlab has it: class probabilities from models that
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
-import io
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,7 +17,6 @@ import numpy as np
 
 from wildtune import files
 from wildtune.check.groups import number_groups
-from wildtune.errors import PhotosError
 from wildtune.memo import remember
 from wildtune.photos.audit import Finding
 from wildtune.photos.catalogue import Photo
@@ -63,6 +60,9 @@ class RankedLabel:
     rank: int
     suspect: bool
     judge: str = HEADS
+
+
+_COLUMNS = tuple(field.name for field in fields(RankedLabel))
 
 
 @dataclass(frozen=True)
@@ -202,40 +202,34 @@ def describe_ranking(ranking: LabelRanking) -> str:
 
 def save_ranking(rankings: Iterable[LabelRanking], path: Path) -> None:
     """Write every row of the rankings to a CSV file, with the columns of `RankedLabel`; "" for what is unknown."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(RankedLabel))
-    for ranking in rankings:
-        for row in ranking.rows:
-            values = asdict(row)
-            for name in ("probability", "score"):
-                values[name] = "" if np.isnan(values[name]) else f"{values[name]:.6f}"
-            values["rank"] = row.rank or ""
-            values["suspect"] = "yes" if row.suspect else "no"
-            writer.writerow(values.values())
-    files.write_text(path, text.getvalue())
+    rows = (_cells(row) for ranking in rankings for row in ranking.rows)
+    files.write_text(path, files.csv_text(_COLUMNS, rows))
 
 
 def load_ranking(path: Path) -> tuple[RankedLabel, ...]:
     """Read the rows that `save_ranking` wrote; raises PhotosError when the columns are others."""
-    with open(path, encoding="utf-8", newline="") as handle:
-        reader = csv.DictReader(handle)
-        expected = [field.name for field in fields(RankedLabel)]
-        if reader.fieldnames != expected:
-            raise PhotosError(f"{path} must have the columns {', '.join(expected)}. Got {reader.fieldnames}.")
-        return tuple(
-            RankedLabel(
-                row["path"],
-                row["label"],
-                row["suggestion"],
-                float(row["probability"] or "nan"),
-                float(row["score"] or "nan"),
-                int(row["rank"] or 0),
-                row["suspect"] == "yes",
-                row["judge"],
-            )
-            for row in reader
+    return tuple(
+        RankedLabel(
+            row["path"],
+            row["label"],
+            row["suggestion"],
+            float(row["probability"] or "nan"),
+            float(row["score"] or "nan"),
+            int(row["rank"] or 0),
+            row["suspect"] == "yes",
+            row["judge"],
         )
+        for row in files.read_csv(path, _COLUMNS)
+    )
+
+
+def _cells(row: RankedLabel) -> Iterable[object]:
+    values = asdict(row)
+    for name in ("probability", "score"):
+        values[name] = "" if np.isnan(values[name]) else f"{values[name]:.6f}"
+    values["rank"] = row.rank or ""
+    values["suspect"] = "yes" if row.suspect else "no"
+    return values.values()
 
 
 def _folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:

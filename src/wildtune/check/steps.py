@@ -12,18 +12,21 @@ from torch import Tensor
 from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups, number_groups
-from wildtune.check.label_suspects import LabelRanking, rank_labels, suspect_findings
+from wildtune.check.label_suspects import LabelRanking, describe_ranking, rank_labels, suspect_findings
 from wildtune.check.marks import read_marks
+from wildtune.errors import WeightsError
 from wildtune.memo import remember
-from wildtune.model.backbone import check_backbone, larger_size, read_facts
+from wildtune.model.backbone import check_backbone, read_facts
 from wildtune.model.engine import choose_engine
-from wildtune.model.features import FeatureCache
-from wildtune.model.preprocess import create_input, create_preprocess, decode_stored
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
+from wildtune.model.preprocess import create_input, decode_stored, given_size, resolve_preprocess
 from wildtune.model.weights import create_pretrained
-from wildtune.photos.audit import KINDS, Finding, Findings
+from wildtune.photos.audit import KINDS, Finding, Findings, audit
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import quiet_warnings
+from wildtune.progress import Reporter
 from wildtune.recipe import Recipe
+from wildtune.wording import counted
 
 Progress = Callable[[int, int], None]
 
@@ -31,6 +34,26 @@ Progress = Callable[[int, int], None]
 _VERSION = 1
 
 RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
+
+
+def audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:
+    """Check the photos one by one, then what their files give away together."""
+    findings = audit_photos(catalogue, reporter)
+    with reporter.bar("comparing the classes' files") as tell:
+        confounds = find_confounds(findings, seed, tell)
+    return add_findings(findings, confounds)
+
+
+def audit_photos(catalogue: Catalogue, reporter: Reporter) -> Findings:
+    """Check the photos one by one, and say what was found."""
+    with reporter.bar("checking the photos") as tell:
+        findings = audit(catalogue, tell)
+    kinds: dict[str, int] = {}
+    for finding in findings.findings:
+        kinds[finding.kind] = kinds.get(finding.kind, 0) + 1
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no faults"
+    reporter.say(f"{counted(len(catalogue.photos), 'photo')}, {len(findings.usable):,} usable; findings: {found}")
+    return findings
 
 
 def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
@@ -65,6 +88,25 @@ def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | Non
     return rank_labels(photos, features, create_groups(findings, photos), recipe.seed)
 
 
+def try_to_rank_labels(
+    findings: Findings, recipe: Recipe | None, reporter: Reporter
+) -> tuple[LabelRanking | None, str]:
+    """Return the ranking of all usable photos' labels, None where there can be none, and a sentence about it."""
+    if recipe is None:
+        return None, "label errors were not looked for: that needs pretrained weights"
+    try:
+        with reporter.bar("features of the photos") as tell:
+            ranking = rank_all_labels(findings, recipe, tell)
+    except WeightsError:
+        if recipe.weights != "auto":
+            raise
+        return None, (
+            f"label errors were not looked for: the weights of '{recipe.backbone}' could not be downloaded. Give a "
+            "file: --weights FILE --backbone NAME, or --no-model to do without"
+        )
+    return ranking if ranking.rows else None, describe_ranking(ranking)
+
+
 def extract_features(
     catalogue: Catalogue, photos: Sequence[Photo], recipe: Recipe, progress: Progress | None = None
 ) -> np.ndarray:
@@ -73,11 +115,8 @@ def extract_features(
     They are cached like those of a training. Raises RecipeError, WeightsError, OSError and DecodeError.
     """
     check_backbone(recipe.backbone)
-    size = recipe.input.size if isinstance(recipe.input.size, int) else None
-    model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, size, recipe.seed)
-    facts = read_facts(model, recipe.backbone)
-    side = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
-    pre = create_preprocess(recipe.input, facts.mean, facts.std, side)
+    model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, given_size(recipe.input), recipe.seed)
+    pre = resolve_preprocess(recipe.input, model, read_facts(model, recipe.backbone))
     threads, device = runtime.compute_threads(), runtime.detect_device()
     runtime.set_threads(threads)
     model.to(device)
@@ -88,7 +127,7 @@ def extract_features(
         return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre, photos[i].box), pre)
 
     with quiet_warnings():
-        return np.asarray(cache.load(photos, view, {"augment": None}, progress).numpy())
+        return np.asarray(cache.load(photos, view, PLAIN_VIEW, progress).numpy())
 
 
 def add_suspects(

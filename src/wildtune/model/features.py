@@ -22,6 +22,9 @@ from wildtune.photos.catalogue import Photo
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
 _VERSION = 2
 
+# What the cache knows a photo without augmentation by.
+PLAIN_VIEW: dict[str, object] = {"augment": None}
+
 View = Callable[[int], Tensor]
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pydantic
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from wildtune.model.backbone import BackboneFacts, larger_size
 from wildtune.photos.decode import Box, decode_photo
 from wildtune.recipe import Input
 
@@ -59,7 +60,7 @@ def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float,
 
     `size` is the side in pixels that the words for `size` ("auto", "larger") stand for.
     """
-    side = options.size if isinstance(options.size, int) else size
+    side = given_size(options) or size
     return Preprocess(
         size=side,
         fit=options.fit,
@@ -72,6 +73,17 @@ def create_preprocess(options: Input, mean: tuple[float, ...], std: tuple[float,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
     )
+
+
+def given_size(options: Input) -> int | None:
+    """Return the side in pixels that the recipe's `[input]` gives, None where it gives a word."""
+    return options.size if isinstance(options.size, int) else None
+
+
+def resolve_preprocess(options: Input, model: nn.Module, facts: BackboneFacts) -> Preprocess:
+    """Resolve the recipe's `[input]` for a model and timm's facts of it."""
+    size = larger_size(model, facts.size) if options.size == "larger" else facts.size
+    return create_preprocess(options, facts.mean, facts.std, size)
 
 
 def decode_stored(data: bytes, pre: Preprocess, box: Box | None = None) -> np.ndarray:

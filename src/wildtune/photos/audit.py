@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields
@@ -14,7 +12,6 @@ import numpy as np
 import PIL
 
 from wildtune import files
-from wildtune.errors import PhotosError
 from wildtune.memo import Memo
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import FORMAT_OF_SUFFIX, DecodeError, decode_with_facts, quiet_warnings
@@ -59,6 +56,9 @@ class Finding:
     severity: str
     detail: str
     other_path: str = ""
+
+
+_COLUMNS = tuple(field.name for field in fields(Finding))
 
 
 @dataclass(frozen=True)
@@ -107,21 +107,12 @@ def audit(catalogue: Catalogue, progress: Callable[[int, int], None] | None = No
 
 def save_findings(findings: Findings, path: Path) -> None:
     """Write the findings as a CSV file with the columns path, kind, severity, detail, other_path."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Finding))
-    writer.writerows(astuple(finding) for finding in findings.findings)
-    files.write_text(path, text.getvalue())
+    files.write_text(path, files.csv_text(_COLUMNS, map(astuple, findings.findings)))
 
 
 def load_findings(path: Path) -> tuple[Finding, ...]:
     """Read the rows that `save_findings` wrote; raises PhotosError when the columns are others."""
-    with open(path, encoding="utf-8", newline="") as handle:
-        reader = csv.DictReader(handle)
-        expected = [field.name for field in fields(Finding)]
-        if reader.fieldnames != expected:
-            raise PhotosError(f"{path} must have the columns {', '.join(expected)}. Got {reader.fieldnames}.")
-        return tuple(Finding(**row) for row in reader)
+    return tuple(Finding(**row) for row in files.read_csv(path, _COLUMNS))
 
 
 def _look_at_all(catalogue: Catalogue, progress: Callable[[int, int], None] | None) -> list[_Look]:

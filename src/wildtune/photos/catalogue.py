@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -109,13 +108,8 @@ def create_catalogue(root: Path, photos: Iterable[Photo], notices: Iterable[str]
 def save_catalogue(catalogue: Catalogue, path: Path) -> None:
     """Write every photo as a CSV row, with the columns of `Photo` in their order; a box is four numbers."""
     columns = [f.name for f in fields(Photo)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for photo in catalogue.photos:
-        values = {column: getattr(photo, column) for column in columns}
-        writer.writerow({**values, "box": " ".join(map(repr, photo.box or ()))}.values())
-    files.write_text(path, text.getvalue())
+    rows = (_row_of_photo(photo, columns).values() for photo in catalogue.photos)
+    files.write_text(path, files.csv_text(columns, rows))
 
 
 def load_catalogue(path: Path, root: Path) -> Catalogue:
@@ -123,6 +117,10 @@ def load_catalogue(path: Path, root: Path) -> Catalogue:
     with open(path, encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
     return create_catalogue(root, map(_photo_of_row, rows))
+
+
+def _row_of_photo(photo: Photo, columns: Iterable[str]) -> dict[str, Any]:
+    return {**{column: getattr(photo, column) for column in columns}, "box": " ".join(map(repr, photo.box or ()))}
 
 
 def _photo_of_row(row: dict[str, Any]) -> Photo:

@@ -15,8 +15,10 @@ from pathlib import Path
 from wildtune import files
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, create_catalogue
+from wildtune.photos.sources.listing import describe_problems
 
 MOST_PROBLEMS = 20
+_ADVICE = "Mend these rows, or download the file anew."
 ACTIONS = ("keep", "drop", "relabel")
 
 
@@ -36,12 +38,9 @@ class Correction:
 
 def save_corrections(corrections: Iterable[Correction], path: Path) -> None:
     """Write corrections as a CSV file with the columns path, action, label, so that reading it loses nothing."""
-    text = io.StringIO()
+    columns = (field.name for field in fields(Correction))
     # Quoted throughout, as the page of `wildtune check` writes them: a lone carriage return is kept only so.
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(field.name for field in fields(Correction))
-    writer.writerows(astuple(correction) for correction in corrections)
-    files.write_text(path, text.getvalue())
+    files.write_text(path, files.csv_text(columns, map(astuple, corrections), quoted=True))
 
 
 def load_corrections(path: Path) -> tuple[Correction, ...]:
@@ -81,7 +80,7 @@ def load_corrections(path: Path) -> tuple[Correction, ...]:
         if problem:
             problems.append(f"line {reader.line_num}: {correction.path!r} {problem}")
     if problems:
-        raise PhotosError(_problem_list(path, problems))
+        raise PhotosError(describe_problems(path, problems, MOST_PROBLEMS, _ADVICE))
     return tuple(found.values())
 
 
@@ -102,7 +101,8 @@ def apply_corrections(catalogue: Catalogue, corrections: Iterable[Correction], s
             near = _nearest(correction.label, catalogue.class_names)
             problems.append(f"{correction.path!r} cannot become {correction.label!r}: no such class{near}")
     if problems:
-        raise PhotosError(_problem_list(source, problems, f"Photos: {catalogue.root}\n"))
+        advice = f"Photos: {catalogue.root}\n{_ADVICE}"
+        raise PhotosError(describe_problems(source, problems, MOST_PROBLEMS, advice))
     photos, dropped, changed = [], 0, 0
     for photo in catalogue.photos:
         wanted = by_path.get(photo.path)
@@ -135,11 +135,3 @@ def _say(correction: Correction) -> str:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _problem_list(path: Path, problems: list[str], where: str = "") -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"  - {problem}" for problem in problems[:MOST_PROBLEMS]]
-    if len(problems) > MOST_PROBLEMS:
-        lines.append(f"  - and {len(problems) - MOST_PROBLEMS} more")
-    return f"{path} has {count}:\n" + "\n".join(lines) + f"\n{where}Mend these rows, or download the file anew."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -99,12 +97,8 @@ def split_photos(findings: Findings, options: SplitOptions) -> Split:
 
 def save_split(split: Split, path: Path) -> None:
     """Write every photo as a CSV row with the columns path, label, split, group."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split", "group"))
-    for photo, side in zip(split.photos, split.sides, strict=True):
-        writer.writerow((photo.path, photo.label, side, photo.group))
-    files.write_text(path, text.getvalue())
+    rows = ((p.path, p.label, side, p.group) for p, side in zip(split.photos, split.sides, strict=True))
+    files.write_text(path, files.csv_text(("path", "label", "split", "group"), rows))
 
 
 def _create_groups(photos: Iterable[Photo], seed: int, notices: list[str]) -> list[_Group]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,18 +62,17 @@ class Predictions:
 
 def predictions_csv(predictions: Predictions) -> str:
     """Return the promised CSV: path, label, prediction, confidence, error and p_CLASS for each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["path", "label", "prediction", "confidence", "error", *(f"p_{name}" for name in predictions.class_names)]
-    )
+    columns = ["path", "label", "prediction", "confidence", "error", *(f"p_{name}" for name in predictions.class_names)]
+    return files.csv_text(columns, _rows(predictions))
+
+
+def _rows(predictions: Predictions) -> Iterator[list[str]]:
     for row, path in enumerate(predictions.paths):
         answer = ["", "", *[""] * len(predictions.class_names)]
         if predictions.predicted[row] >= 0:
             name = predictions.class_names[predictions.predicted[row]]
             answer = [name, *(f"{p:.6f}" for p in (predictions.confidence[row], *predictions.probs[row]))]
-        writer.writerow([path, predictions.labels[row], *answer[:2], predictions.errors[row], *answer[2:]])
-    return text.getvalue()
+        yield [path, predictions.labels[row], *answer[:2], predictions.errors[row], *answer[2:]]
 
 
 def save_predictions(predictions: Predictions, path: Path) -> None:

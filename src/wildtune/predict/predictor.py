@@ -13,12 +13,14 @@ from torch.nn.functional import linear
 from wildtune import runtime
 from wildtune.model.backbone import FeatureExtractor, head_of
 from wildtune.model.bundle import Bundle
-from wildtune.model.engine import Engine, create_engine
+from wildtune.model.engine import Engine, choose_engine, create_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
+from wildtune.photos.sources import Detections
 from wildtune.photos.threads import map_in_threads
 from wildtune.predict.predictions import Predictions
+from wildtune.progress import Reporter
 
 Progress = Callable[[int, int], None]
 
@@ -91,6 +93,26 @@ class Predictor:
             logits=logits,
             class_names=self.bundle.class_names,
         )
+
+
+def create_predictor(bundle: Bundle) -> Predictor:
+    """Make a bundle ready to predict with all that this machine has."""
+    threads = runtime.compute_threads()
+    runtime.set_threads(threads)
+    device = runtime.detect_device()
+    return Predictor(bundle, choose_engine(bundle.model, device), threads, device)
+
+
+def say_what_it_knows(bundle: Bundle, detections: Detections | None, reporter: Reporter) -> None:
+    """Say so where a classifier of crops is given whole photos, or one of whole photos crops."""
+    crops = bundle.provenance.get("detections")
+    if crops and detections is None:
+        reporter.say(
+            "note: the classifier was trained on crops of animals and is given whole photos: --detections FILE crops "
+            f"them (threshold {crops['threshold']:g}, margin {crops['margin']:g} in training)"
+        )
+    elif detections is not None and not crops:
+        reporter.say("note: the classifier was trained on whole photos and is given crops: its scores may be lower")
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 from wildtune import wording
 from wildtune.evaluate.evaluation import Comparison
-from wildtune.report.content import SIDE_NAMES, RunContent
+from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.wording import counted, listed, points, quoted
 
 
@@ -48,7 +48,7 @@ def _kept_later(content: RunContent, name: str) -> bool:
     names = [planned.stage.name for planned in content.plan.stages]
     later = set(names[names.index(name) + 1 :]) if name in names else set(names)
     records = [record for record in content.history if record.stage in later]
-    return not records or any(record.kept for record in records)
+    return not records or kept_record(records) is not None
 
 
 def _later_stages(content: RunContent, name: str, last: str) -> str:

@@ -17,10 +17,11 @@ from wildtune import runtime
 from wildtune.model.activations import speed_up_activations
 from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
-from wildtune.model.features import FeatureCache
-from wildtune.model.preprocess import Preprocess, create_input
-from wildtune.photos.catalogue import Photo
-from wildtune.photos.store import PhotoStore
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
+from wildtune.model.preprocess import Preprocess, create_input, decode_stored
+from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.split import Split
+from wildtune.photos.store import PhotoStore, load_store
 from wildtune.photos.threads import map_in_threads
 from wildtune.progress import Reporter
 from wildtune.recipe import Stage
@@ -29,9 +30,6 @@ from wildtune.train.augment import create_view
 from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
-
-# What the feature cache knows a photo without augmentation by.
-PLAIN_VIEW: dict[str, object] = {"augment": None}
 
 
 class Side:
@@ -53,6 +51,18 @@ class Side:
         """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content."""
         seed = seed_from(seed, stage.name, view, self.photos[index].sha256)
         return create_view(self.store[index], preprocess, stage.augment, seed)
+
+
+def load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
+    """Open the decoded training and validation photos, decoding them first where they are not cached."""
+    pre = plan.preprocess
+    sides = {}
+    for name in ("train", "val"):
+        photos = split.side(name)
+        with reporter.bar(f"decoding the {name} photos") as tell:
+            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
+        sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
+    return sides
 
 
 class StageData(Protocol):
@@ -185,12 +195,9 @@ class PhotoData:
 
     def val_logits(self) -> Tensor:
         """Return the logits of the validation photos, run by torch: taking changed weights over costs more here."""
-        self._model.eval()
         pre = self._plan.preprocess
         engine = create_engine(self._model, pre.size, "torch", self._plan.threads, self._plan.device)
-        logits = engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
-        self._model.train()
-        return logits
+        return engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
 
 
 def create_cache(model: nn.Module, plan: Plan, versions: dict[str, str]) -> FeatureCache:

@@ -11,10 +11,10 @@ from torch import nn
 
 from wildtune import runtime
 from wildtune.errors import RecipeError
-from wildtune.model.backbone import head_of, larger_size, read_facts, takes_size
+from wildtune.model.backbone import head_of, read_facts, takes_size
 from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
-from wildtune.model.preprocess import create_preprocess
+from wildtune.model.preprocess import resolve_preprocess
 from wildtune.model.weights import WeightsFacts
 from wildtune.photos.split import Split
 from wildtune.recipe import Recipe, Stage
@@ -39,8 +39,7 @@ def create_plan(
     Nothing after the plan decides a default.
     """
     facts = read_facts(model, recipe.backbone)
-    size = larger_size(model, facts.size) if recipe.input.size == "larger" else facts.size
-    preprocess = create_preprocess(recipe.input, facts.mean, facts.std, size)
+    preprocess = resolve_preprocess(recipe.input, model, facts)
     device = runtime.detect_device()
     sides = {side: split.side(side) for side in ("train", "val", "test")}
     counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}

@@ -7,6 +7,7 @@ category_id) and `categories` (id, name); other keys are passed over.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,7 @@ def _lists(path: Path, content: Any, labelled: bool, problems: list[str]) -> dic
 def _class_names(categories: list[Any], problems: list[str]) -> dict[Id, str]:
     """Return the class of each category id."""
     names: dict[Id, str] = {}
-    for place, category in enumerate(categories):
-        where = f"categories[{place}]"
-        identity = _identity(category, "id", where, problems)
-        if identity is None:
-            continue
+    for where, identity, category in _identified("categories", categories, "id", problems):
         name = category.get("name")
         if not isinstance(name, str) or not name.strip():
             problems.append(f"{where}: name must be text. Got {_found(category, 'name')}")
@@ -95,12 +92,8 @@ def _class_names(categories: list[Any], problems: list[str]) -> dict[Id, str]:
 def _trap_photos(root: Path, images: list[Any], untold: list[str], problems: list[str]) -> dict[Id, TrapPhoto]:
     """Return the photo of each image id, without labels; times that are not understood go to `untold`."""
     traps: dict[Id, TrapPhoto] = {}
-    places: dict[str, int] = {}
-    for place, image in enumerate(images):
-        where = f"images[{place}]"
-        identity = _identity(image, "id", where, problems)
-        if identity is None:
-            continue
+    places: dict[str, str] = {}
+    for where, identity, image in _identified("images", images, "id", problems):
         if identity in traps:
             problems.append(f"{where}: the id {identity!r} is that of an earlier image, {traps[identity].photo.path}")
         name = image.get("file_name")
@@ -109,8 +102,8 @@ def _trap_photos(root: Path, images: list[Any], untold: list[str], problems: lis
             problems.append(f"{where}: file_name must be text. Got {_found(image, 'file_name')}")
         elif below is None:
             problems.append(f"{where}: file_name must lead to a file below the JSON file's folder. Got '{name}'")
-        elif (first := places.setdefault(below, place)) != place:
-            problems.append(f"{where}: {below} is listed by images[{first}] already")
+        elif (first := places.setdefault(below, where)) != where:
+            problems.append(f"{where}: {below} is listed by {first} already")
         photo = Photo(
             below or "",
             camera=_word(image, "location", where, problems),
@@ -127,11 +120,7 @@ def _add_labels(
     whole_sequence: set[Id] = set()
     seen: set[Id] = set()
     images_as_text, categories_as_text = {str(i): i for i in traps}, {str(i): i for i in names}
-    for place, annotation in enumerate(annotations):
-        where = f"annotations[{place}]"
-        image = _identity(annotation, "image_id", where, problems)
-        if image is None:
-            continue
+    for where, image, annotation in _identified("annotations", annotations, "image_id", problems):
         if "id" in annotation and (own := _identity(annotation, "id", where, problems)) is not None:
             if own in seen:
                 problems.append(f"{where}: the id {own!r} is that of an earlier annotation")
@@ -148,6 +137,17 @@ def _add_labels(
             if annotation.get("sequence_level_annotation") is True:
                 whole_sequence.add(image)
     return whole_sequence
+
+
+def _identified(
+    name: str, records: list[Any], key: str, problems: list[str]
+) -> Iterator[tuple[str, Id, dict[str, Any]]]:
+    """Yield where each record of a list is, its id and itself; those without an id become problems."""
+    for place, record in enumerate(records):
+        where = f"{name}[{place}]"
+        identity = _identity(record, key, where, problems)
+        if identity is not None:
+            yield where, identity, record
 
 
 def _identity(record: Any, key: str, where: str, problems: list[str]) -> Id | None:

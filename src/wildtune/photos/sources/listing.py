@@ -17,13 +17,15 @@ _SHOWN_PROBLEMS = 5
 _EXIF_TIME = "%Y:%m:%d %H:%M:%S"
 
 
-def describe_problems(path: Path, problems: list[str]) -> str:
-    """Return one message for all that is wrong with a file: the first five problems and how many more."""
+def describe_problems(
+    path: Path, problems: list[str], shown: int = _SHOWN_PROBLEMS, advice: str = "Mend the file and try again."
+) -> str:
+    """Return one message for all that is wrong with a file: the first problems, how many more, and what to do."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
-    if len(problems) > _SHOWN_PROBLEMS:
-        lines.append(f"  - and {len(problems) - _SHOWN_PROBLEMS} more")
-    return f"{path} has {count}:\n" + "\n".join(lines) + "\nMend the file and try again."
+    lines = [f"  - {problem}" for problem in problems[:shown]]
+    if len(problems) > shown:
+        lines.append(f"  - and {len(problems) - shown} more")
+    return f"{path} has {count}:\n" + "\n".join(lines) + f"\n{advice}"
 
 
 def read_rows(path: Path, expected: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -1,0 +1,80 @@
+"""A run's doubtful labels: of the photos it trains on before it begins, of the test photos once it has ended."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from wildtune import runtime
+from wildtune.check.groups import create_groups
+from wildtune.check.label_suspects import (
+    MODEL,
+    LabelRanking,
+    describe_ranking,
+    rank_labels,
+    rank_predictions,
+    save_ranking,
+)
+from wildtune.check.steps import RANDOM_WEIGHTS, add_suspects
+from wildtune.model.features import PLAIN_VIEW
+from wildtune.photos.audit import Findings, save_findings
+from wildtune.photos.catalogue import Photo
+from wildtune.photos.corrections import load_corrections
+from wildtune.predict.predictions import Predictions
+from wildtune.progress import Reporter
+from wildtune.train.batches import Side, create_cache
+from wildtune.train.plan import Plan
+
+_TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
+
+
+def doubt_labels(
+    plan: Plan, findings: Findings, model: nn.Module, sides: dict[str, Side], folder: Path, reporter: Reporter
+) -> tuple[Findings, LabelRanking | None]:
+    """Add the training and validation photos' doubtful labels to the findings, here and in the run's folder.
+
+    The features are those that the first stage begins with, so they are computed once. Nothing is chosen by the
+    doubts: no photo is left out for them.
+    """
+    if plan.weights.source == "none":
+        reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
+        return findings, None
+    model.to(plan.device)
+    cache = create_cache(model, plan, runtime.environment()["packages"])
+    photos: list[Photo] = []
+    features = []
+    for name, side in sides.items():
+        view = functools.partial(side.plain_input, preprocess=plan.preprocess)
+        with reporter.bar(f"features of the {name} photos") as tell:
+            features.append(cache.load(side.photos, view, PLAIN_VIEW, tell))
+        photos += side.photos
+    model.to("cpu")
+    ranking = rank_labels(photos, torch.cat(features).numpy(), create_groups(findings, photos), plan.seed)
+    reporter.say(describe_ranking(ranking))
+    findings = add_suspects(findings, ranking, _confirmed(folder))
+    save_findings(findings, folder / "findings.csv")
+    save_ranking([ranking], folder / "label_ranking.csv")
+    return findings, ranking
+
+
+def doubt_test_labels(
+    findings: Findings, ranking: LabelRanking | None, predictions: Predictions, folder: Path
+) -> Findings:
+    """Add the test photos' doubtful labels, by the final model's predictions, once there is nothing left to choose."""
+    if ranking is None:
+        return findings
+    found = rank_predictions(predictions.paths, predictions.labels, predictions.probs, predictions.class_names, MODEL)
+    findings = add_suspects(findings, found, _confirmed(folder), _TEST_REMARK)
+    save_findings(findings, folder / "findings.csv")
+    save_ranking([ranking, found], folder / "label_ranking.csv")
+    return findings
+
+
+def _confirmed(folder: Path) -> frozenset[str]:
+    """Return the paths of a run's photos whose labels the user has looked at and kept."""
+    path = folder / "corrections.csv"
+    decisions = load_corrections(path) if path.exists() else ()
+    return frozenset(decision.path for decision in decisions if decision.action == "keep")
