@@ -6,11 +6,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pydantic
-from scipy import special  # not scipy.stats, which takes longer to import than a small run takes to train
 
 from wildtune import files
 from wildtune.predict.predictions import Predictions
@@ -106,7 +106,7 @@ def wilson_interval(right: int, total: int, level: float = 0.95) -> tuple[float,
     """Return the Wilson score interval of a share (Wilson 1927), both ends in 0-1; (0, 1) without photos."""
     if total == 0:
         return 0.0, 1.0
-    z = float(special.ndtri((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     centre, weight = (right + z * z / 2) / (total + z * z), z / (total + z * z)
     half = weight * math.sqrt(right * (total - right) / total + z * z / 4)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -146,7 +146,7 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
         balanced_accuracy=float(np.mean([c.recall for c in present])),
         macro_f1=float(np.mean([c.f1 for c in present])),
         # From the logits, because a probability of a confident mistake may round to 0.
-        log_loss=float((special.logsumexp(logits, axis=1) - logits[np.arange(len(targets)), targets]).mean()),
+        log_loss=float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(targets)), targets]).mean()),
         calibration_error=expected_calibration_error(probs.max(axis=1), right),
         class_names=predictions.class_names,
         classes=classes,
@@ -175,8 +175,8 @@ def compare(first: Predictions, second: Predictions, names: tuple[str, str] = ("
     only_first = int((right[:, 0] & ~right[:, 1]).sum())
     only_second = int((~right[:, 0] & right[:, 1]).sum())
     discordant = only_first + only_second
-    # Both tails of a fair coin are alike: twice the smaller one, with its boundary.
-    tail = float(special.bdtr(min(only_first, only_second), discordant, 0.5))
+    # Both tails of a fair coin are alike: twice the smaller one, with its boundary, in whole numbers.
+    tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1)) / 2**discordant
     return Comparison(
         first=names[0],
         second=names[1],

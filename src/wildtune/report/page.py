@@ -48,14 +48,16 @@ def create_charts(content: RunContent) -> dict[str, str]:
     """Return every chart of the report as SVG text, by the name of its file without `.svg`."""
     charts: dict[str, str] = {}
     history, photos = content.history, content.plan.side_size("val")
+    stages = [planned.stage.name for planned in content.trained_stages]
     if history:
-        many = len(content.trained_stages) > 1
-        suffix = ", all stages" if many else ""
+        suffix = ", all stages" if len(stages) > 1 else ""
         charts["accuracy"] = figures.accuracy_figure("accuracy", history, f"Accuracy{suffix}", photos)
         charts["loss"] = figures.loss_figure("loss", history, f"Loss{suffix}")
         charts["learning-rate"] = figures.learning_rate_figure("learning-rate", history)
-    for planned in content.trained_stages:
-        stage = planned.stage.name
+    for stage in stages:
+        if len(stages) == 1:  # the whole history is the stage's
+            charts |= {f"{what}-{stage}": charts[what] for what in ("accuracy", "loss")}
+            continue
         records = content.stage_records(stage)
         title = wording.shorten(stage, 24)
         name = f"accuracy-{stage}"

@@ -32,6 +32,8 @@ from wildtune.train.schedule import lr_factor
 
 # A crash loses at most this much work.
 CHECKPOINT_EVERY_S = 60.0
+# Charts that are looked at while it trains need not be newer than this; a head's epochs take hundredths of a second.
+PUBLISH_EVERY_S = 1.0
 
 
 def train_stages(
@@ -80,6 +82,7 @@ class StageTrainer:
         progress, stage = self.progress, self.stage
         if progress.epoch == progress.step == 0:
             checkpoint.save_kept(self.model, self.run, stage.name)  # what it started from, should no epoch beat that
+        published = -math.inf
         for epoch in range(progress.epoch, stage.epochs):
             if epoch > progress.epoch:
                 progress.begin_epoch(progress.stage, epoch)
@@ -93,7 +96,10 @@ class StageTrainer:
             else:
                 progress.begin_epoch(progress.stage + 1, 0)
                 checkpoint.save_checkpoint(self.run, progress)
-            publish(progress.records, self.run)
+            now = time.monotonic()
+            if now - published > PUBLISH_EVERY_S or epoch + 1 == stage.epochs:
+                publish(progress.records, self.run)
+                published = now
             self.reporter.say(_describe(record, stage))
 
     def train_epoch(self) -> None:
