@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from wildtune.photos.threads import map_in_threads
 
 log = logging.getLogger(__name__)
 
-# Small batches keep the working set in the processor's cache: measured fastest on two cores.
+Progress = Callable[[int, int], None]
+
+# Photos that torch runs at once; small batches keep the working set in a processor's cache.
 CPU_BATCH = 8
 CUDA_BATCH = 128
 
@@ -33,11 +36,15 @@ class Engine:
     an image does not depend on how many others came with it.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], batch_size: int, kind: str) -> None:
-        """Keep the function from a full (batch_size, 3, H, W) float32 batch to its (batch_size, D) outputs."""
+    def __init__(self, run: Callable[[Tensor], Tensor], batch_size: int, kind: str, workers: int = 1) -> None:
+        """Keep the function from a full (batch_size, 3, H, W) float32 batch to its (batch_size, D) outputs.
+
+        `workers` threads make the inputs; with a batch of one photo each of them also calls `run`, all at once.
+        """
         self._run = run
         self.batch_size = batch_size
         self.kind = kind
+        self._workers = workers
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the (B, D) float32 outputs of (B, 3, H, W) float32 normalised images, B being any number."""
@@ -48,24 +55,35 @@ class Engine:
             outputs.append(self._run(full)[: len(batch)])
         return torch.cat(outputs)
 
-    def run_all(
-        self, count: int, load_input: Callable[[int], Tensor], progress: Callable[[int, int], None] | None = None
-    ) -> Tensor:
-        """Return the (count, D) float32 outputs of the inputs that `load_input` makes, by index.
+    def stream(
+        self, count: int, load_input: Callable[[int], Tensor | None], progress: Progress | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (indices, (B, D) float32 outputs) of the inputs that `load_input` makes by index, in their order.
 
-        The next batches are made in a thread while the network works on this one; `progress` gets (done, count).
+        An index for which it returns None is left out. Inputs are made in threads while the network works, only a
+        few of them ahead of it; `progress` gets (done, count).
         """
 
-        def make_batch(start: int) -> Tensor:
-            return torch.stack([load_input(i) for i in range(start, min(start + self.batch_size, count))])
+        def load_and_run(index: int) -> Tensor | None:
+            image = load_input(index)
+            return None if image is None else self(image[None])
 
-        outputs = []
-        starts = range(0, count, self.batch_size)
-        for start, batch in zip(starts, map_in_threads(make_batch, starts, 1, runtime.compute_alone), strict=True):
-            outputs.append(self(batch))
+        alone = self.batch_size == 1
+        waiting: list[tuple[int, Tensor]] = []
+        made = map_in_threads(load_and_run if alone else load_input, range(count), self._workers, runtime.compute_alone)
+        for index, result in enumerate(made):
+            if result is not None:
+                waiting.append((index, result))
+            if waiting and (len(waiting) == self.batch_size or index + 1 == count):
+                some = [tensor for _, tensor in waiting]
+                yield [i for i, _ in waiting], some[0] if alone else self(torch.stack(some))
+                waiting.clear()
             if progress:
-                progress(start + len(batch), count)
-        return torch.cat(outputs)
+                progress(index + 1, count)
+
+    def run_all(self, count: int, load_input: Callable[[int], Tensor], progress: Progress | None = None) -> Tensor:
+        """Return the (count, D) float32 outputs of the inputs that `load_input` makes, by index; see `stream`."""
+        return torch.cat([outputs for _, outputs in self.stream(count, load_input, progress)])
 
 
 def choose_engine(module: nn.Module, device: str) -> str:
@@ -87,12 +105,13 @@ def create_engine(module: nn.Module, size: int, kind: str, threads: int, device:
     module.train()
     module.eval()
     if device == "cuda":
-        return Engine(lambda x: _run_torch(module, x.to(device)).cpu(), CUDA_BATCH, "torch")
+        return Engine(lambda x: _run_torch(module, x.to(device)).cpu(), CUDA_BATCH, "torch", threads)
     if kind == "openvino":
         try:
-            run = _compile_openvino(module, size, threads)
-            _check_parity(run, module, size)
-            return Engine(run, CPU_BATCH, "openvino")
+            # One worker more than streams, so that no stream waits while a photo is decoded.
+            engine = Engine(_compile_openvino(module, size, threads), 1, "openvino", threads + 1)
+            _check_parity(engine, module, size)
+            return engine
         except Exception as error:  # its failures have many types, and torch can do what it cannot
             log.warning("OpenVINO cannot run this backbone (%s): torch runs it, more slowly.", _first_line(error))
     return Engine(lambda x: _run_torch(module, x), CPU_BATCH, "torch")
@@ -104,38 +123,49 @@ def _run_torch(module: nn.Module, images: Tensor) -> Tensor:
         return module(images.contiguous(memory_format=torch.channels_last)).float()
 
 
-def _compile_openvino(module: nn.Module, size: int, threads: int) -> Callable[[Tensor], Tensor]:
+def _compile_openvino(module: nn.Module, size: int, streams: int) -> Callable[[Tensor], Tensor]:
+    """Return a function of one photo at a time that as many threads as `streams` may call at once.
+
+    A stream for each core and one photo a stream: no core waits for another, the working set is smallest, and what
+    comes out for a photo depends on nothing but the photo. `benchmarks/engines.py` measures it against batches.
+    """
     import openvino
 
-    example = torch.zeros(CPU_BATCH, 3, size, size)
+    example = torch.zeros(1, 3, size, size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO uses a way of tracing that torch calls deprecated
-        model = openvino.convert_model(module, example_input=example, input=[CPU_BATCH, 3, size, size])
+        model = openvino.convert_model(module, example_input=example, input=[1, 3, size, size])
     settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": streams,
         # Some processors would silently compute in bfloat16, whose answers differ from training's.
         "INFERENCE_PRECISION_HINT": "f32",
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    request = compiled.create_infer_request()
+    free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+    for _ in range(streams):
+        free.put(compiled.create_infer_request())
 
-    def run(images: Tensor) -> Tensor:
-        result = request.infer({0: images.contiguous().numpy()}, share_inputs=True)
-        return torch.from_numpy(np.array(result[0], dtype=np.float32))
+    def run(image: Tensor) -> Tensor:
+        request = free.get()
+        try:
+            result = request.infer({0: image.contiguous().numpy()}, share_inputs=True)
+            return torch.from_numpy(np.array(result[0], dtype=np.float32))
+        finally:
+            free.put(request)
 
     return run
 
 
-def _check_parity(run: Callable[[Tensor], Tensor], module: nn.Module, size: int) -> None:
-    """Raise ValueError unless the compiled network gives torch's numbers on random smooth images.
+def _check_parity(engine: Engine, module: nn.Module, size: int) -> None:
+    """Raise ValueError unless an engine gives torch's numbers on random smooth images.
 
     Smooth ones, because white noise drives some networks so far from what photos do that torch's own float32
     rounding is then larger than the tolerance.
     """
     coarse = torch.randn(CPU_BATCH, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-    expected, found = _run_torch(module, images), run(images)
+    expected, found = _run_torch(module, images), engine(images)
     gap = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not gap <= TOLERANCE:
         raise ValueError(f"its outputs differ from torch's by {gap:.1e} of their size")

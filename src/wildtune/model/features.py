@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
-from wildtune.model.engine import Engine, create_engine
+from wildtune.model.engine import Engine, Progress, create_engine
 from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
-_VERSION = 2
+_VERSION = 3
 
 # What the cache knows a photo without augmentation by.
 PLAIN_VIEW: dict[str, object] = {"augment": None}
@@ -69,7 +69,7 @@ class FeatureCache:
         photos: Sequence[Photo],
         view: View,
         view_key: dict[str, object],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Return the (N, D) float32 features of one view of each photo.
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from wildtune import runtime
 from wildtune.model.backbone import FeatureExtractor, head_of
 from wildtune.model.bundle import Bundle
-from wildtune.model.engine import Engine, choose_engine, create_engine
+from wildtune.model.engine import Engine, Progress, choose_engine, create_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
 from wildtune.photos.sources import Detections
-from wildtune.photos.threads import map_in_threads
 from wildtune.predict.predictions import Predictions
 from wildtune.progress import Reporter
-
-Progress = Callable[[int, int], None]
 
 
 class Predictor:
@@ -34,7 +30,6 @@ class Predictor:
     def __init__(self, bundle: Bundle, engine: str = "openvino", threads: int = 1, device: str = "cpu") -> None:
         """Predict with `engine`, "openvino" or "torch" as in `create_engine`; it is made when first needed."""
         self.bundle = bundle
-        self._threads = threads
         self._create_engine = lambda: create_engine(
             FeatureExtractor(bundle.model.to(device)), bundle.preprocess.size, engine, threads, device
         )
@@ -43,47 +38,40 @@ class Predictor:
     def _engine(self) -> Engine:
         return self._create_engine()
 
+    @cached_property
+    def _head(self) -> tuple[Tensor, Tensor | None]:
+        head = head_of(self.bundle.model)
+        weight, bias = (None if part is None else part.detach().cpu().double() for part in (head.weight, head.bias))
+        return weight, bias
+
     def predict(
         self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: Progress | None = None
     ) -> Predictions:
         """Predict photos of a catalogue (all by default), in their order; unreadable ones get their reason.
 
-        Memory is bounded whatever the number of photos: a few batches are decoded ahead of the network.
+        Memory is bounded whatever the number of photos: a few are decoded ahead of the network.
         """
         chosen = catalogue.photos if photos is None else photos
         logits = np.full((len(chosen), len(self.bundle.class_names)), np.nan, dtype=np.float32)
         errors = [""] * len(chosen)
-        waiting: list[tuple[int, Tensor]] = []
 
-        def load(photo: Photo) -> Tensor | str:
-            return load_input(catalogue, photo, self.bundle.preprocess)
+        def load(row: int) -> Tensor | None:
+            loaded = load_input(catalogue, chosen[row], self.bundle.preprocess)
+            if isinstance(loaded, Tensor):
+                return loaded
+            errors[row] = loaded
+            return None
 
-        for row, loaded in enumerate(map_in_threads(load, chosen, max(2, self._threads), runtime.compute_alone)):
-            if isinstance(loaded, str):
-                errors[row] = loaded
-            else:
-                waiting.append((row, loaded))
-            if len(waiting) == self._engine.batch_size:
-                self._run(waiting, logits)
-            if progress:
-                progress(row + 1, len(chosen))
-        self._run(waiting, logits)
+        for rows, features in self._engine.stream(len(chosen), load, progress):
+            logits[rows] = self._apply_head(features)
         return self._predictions(chosen, tuple(errors), logits)
 
     def predict_features(self, photos: Sequence[Photo], features: Tensor) -> Predictions:
         """Predict photos whose (N, D) float32 features the backbone has given before."""
         return self._predictions(photos, ("",) * len(photos), self._apply_head(features))
 
-    def _run(self, waiting: list[tuple[int, Tensor]], logits: np.ndarray) -> None:
-        if waiting:
-            features = self._engine(torch.stack([x for _, x in waiting]))
-            logits[[row for row, _ in waiting]] = self._apply_head(features)
-            waiting.clear()
-
     def _apply_head(self, features: Tensor) -> np.ndarray:
-        head = head_of(self.bundle.model)
-        bias = None if head.bias is None else head.bias.detach().cpu().double()
-        return linear(features.double(), head.weight.detach().cpu().double(), bias).float().numpy()
+        return linear(features.double(), *self._head).float().numpy()
 
     def _predictions(self, photos: Sequence[Photo], errors: tuple[str, ...], logits: np.ndarray) -> Predictions:
         return Predictions(
