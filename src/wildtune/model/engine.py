@@ -83,7 +83,13 @@ class Engine:
 
     def run_all(self, count: int, load_input: Callable[[int], Tensor], progress: Progress | None = None) -> Tensor:
         """Return the (count, D) float32 outputs of the inputs that `load_input` makes, by index; see `stream`."""
-        return torch.cat([outputs for _, outputs in self.stream(count, load_input, progress)])
+        # One block from the start: small results kept one by one would pin the memory of the images around them.
+        collected = torch.empty(0)
+        for rows, outputs in self.stream(count, load_input, progress):
+            if not len(collected):
+                collected = torch.empty(count, outputs.shape[1])
+            collected[rows] = outputs
+        return collected
 
 
 def choose_engine(module: nn.Module, device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ _PIXELS = "pixels.bin"
 _INDEX = "index.npy"
 _THREADS = 2
 _ABANDONED_AFTER_S = 3600.0
+_LET_GO_AFTER = 1 << 28  # bytes
 
 # Turns a photo's encoded bytes, and the box of a crop, into the uint8 (H, W, 3) pixels to keep.
 Prepare = Callable[[bytes, Box | None], np.ndarray]
@@ -45,8 +47,11 @@ class PhotoStore:
         size = int((self._index[:, 1] * self._index[:, 2]).sum()) * 3
         if (folder / _PIXELS).stat().st_size != size:
             raise ValueError(f"{folder / _PIXELS} does not have the {size} bytes that its index says")
-        empty = np.zeros(0, dtype=np.uint8)
-        self._pixels: np.ndarray | None = np.memmap(folder / _PIXELS, np.uint8, "r") if size else empty
+        self._map: mmap.mmap | bytes | None = b""
+        if size:
+            with open(folder / _PIXELS, "rb") as handle:
+                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        self._seen = 0
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -54,10 +59,17 @@ class PhotoStore:
 
     def __getitem__(self, i: int) -> np.ndarray:
         """Return photo `i` as a read-only view, uint8 (H, W, 3); raises IndexError beyond the last."""
-        if self._pixels is None:
+        if self._map is None:
             raise ValueError("the photo store is closed")
         offset, height, width = (int(value) for value in self._index[i])
-        return np.asarray(self._pixels[offset : offset + height * width * 3]).reshape(height, width, 3)
+        size = height * width * 3
+        self._seen += size
+        if self._seen > _LET_GO_AFTER and isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            # What was looked at counts as this process's memory until it is let go; it stays in the system's cache,
+            # and views handed out stay valid.
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._seen = size
+        return np.frombuffer(self._map, np.uint8, size, offset).reshape(height, width, 3)
 
     def __reduce__(self) -> tuple[type[PhotoStore], tuple[Path]]:
         """Pickle the place of the store rather than its pixels."""
@@ -65,7 +77,7 @@ class PhotoStore:
 
     def close(self) -> None:
         """Let go of the file; views already handed out stay valid."""
-        self._pixels = None
+        self._map = None
 
 
 def load_store(
