@@ -3,13 +3,15 @@
     python benchmarks/peers/compare.py PHOTOS --weights FILE [--rounds 3] [--only keras torch ...]
 
 Makes an environment of its own for each peer the first time (several GB), below --folder. Needs an otherwise idle
-machine. `--weights` is a safetensors file with timm's names of `efficientnet_b0`. Results, one line a job, are added
-to FOLDER/results.jsonl; what was measured before is not measured again, so an interrupted comparison goes on.
+machine. `--weights` is a safetensors file with timm's names of `efficientnet_b0`. Each round has a seed of its own,
+and with it a split that all share. Results, one line a job, are added to FOLDER/results.jsonl; what was measured
+before is not measured again, so an interrupted comparison goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -32,6 +34,7 @@ REQUIREMENTS = {
 }
 # The report trains 20 + 20 epochs; its steady epochs are alike, so that fewer are run and the rest reckoned.
 REPORT_EPOCHS = 20
+QUICK = "wildtune quick, nothing cached"
 EPOCH_LINE = re.compile(r"^(\S+) (\d+)/\d+ .*val accuracy (\S+)%")
 
 
@@ -45,25 +48,28 @@ class Job:
     cold: bool = True
 
 
-def list_jobs(photos: Path, weights: Path, split: Path) -> list[Job]:
-    """Return every job of one round, wildtune's between the others'."""
+def list_jobs(photos: Path, weights: Path, folder: Path, seed: int) -> list[Job]:
+    """Return every job of one round, wildtune's between the others'; the first makes the split that all share."""
     wildtune = str(Path(sys.executable).parent / "wildtune")
-    ours = ("--backbone", "efficientnet_b0", "--weights", str(weights), "--out", "run")
+    ours = ("--backbone", "efficientnet_b0", "--weights", str(weights), "--out", "run", "--set", f"seed={seed}")
     train = (wildtune, "train", str(photos), *ours)
     lab5 = (*train, "--recipe", "lab5", "--set", "input.clip=true", "--set", "stages.0.epochs=3", "--set")
-    data = ("--photos", str(photos), "--split", str(split), "--weights", str(weights))
+    split = str(folder / f"split-{seed}.csv")
+    data = ("--photos", str(photos), "--split", split, "--weights", str(weights), "--seed", str(seed))
+    predict = (wildtune, "predict", str(folder / f"run-{seed}"), str(photos), "--out", "predictions.csv")
     return [
-        Job("wildtune quick, nothing cached", "wildtune", (*train, "--recipe", "quick")),
+        Job(QUICK, "wildtune", (*train, "--recipe", "quick")),
         Job("wildtune quick, again", "wildtune", (*train, "--recipe", "quick"), cold=False),
-        Job("keras lab5 (part)", "keras", ("keras_lab5.py", "train", *data, "--head-epochs", "3", "--epochs", "1")),
-        Job("wildtune lab5 (part)", "wildtune", (*lab5, "stages.1.epochs=1")),
+        Job("keras predict", "keras", ("keras_lab5.py", "predict", *data)),
+        Job("wildtune predict", "wildtune", predict, cold=False),
+        Job("torch predict", "torch", ("torch_loop.py", "predict", *data)),
         Job("torch compiled", "torch", ("torch_loop.py", "compiled", *data)),
         Job("wildtune default", "wildtune", train),
+        Job("keras lab5 (part)", "keras", ("keras_lab5.py", "train", *data, "--head-epochs", "3", "--epochs", "2")),
+        Job("wildtune lab5 (part)", "wildtune", (*lab5, "stages.1.epochs=4")),
         Job("torch eager (part)", "torch", ("torch_loop.py", "eager", *data, "--epochs", "1", "--steps", "20")),
         Job("fastai fine_tune (part)", "fastai", ("fastai_fine_tune.py", "train", *data, "--epochs", "1")),
         Job("lightning (part)", "lightning", ("lightning_loop.py", "train", *data, "--epochs", "1")),
-        Job("keras predict", "keras", ("keras_lab5.py", "predict", *data)),
-        Job("torch predict", "torch", ("torch_loop.py", "predict", *data)),
     ]
 
 
@@ -137,6 +143,56 @@ def summarise(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def reckon_report(row: dict) -> float | None:
+    """Return the seconds that the report's 20 + 20 epochs take, from a run of a few: those after the first repeat."""
+    ends: dict[str, list[float]] = {}
+    for event in row["events"]:
+        if event["event"] == "epoch":
+            ends.setdefault(event["stage"], []).append(event["seconds"])
+    if any(len(times) < 2 for times in ends.values()):
+        return None
+    steady = [statistics.median(b - a for a, b in itertools.pairwise(times)) for times in ends.values()]
+    left = [REPORT_EPOCHS - len(times) for times in ends.values()]
+    return float(row["seconds"] + sum(epochs * each for epochs, each in zip(left, steady, strict=True)))
+
+
+def seconds_to(row: dict, accuracy: float) -> float | None:
+    """Return when a run's validation accuracy first reached what is asked, in seconds from its start."""
+    reached = [e["seconds"] for e in row["events"] if (e.get("val_accuracy") or 0) >= accuracy]
+    return min(reached, default=None)
+
+
+def compare_times(rows: list[dict]) -> str:
+    """Return the report's recipe reckoned whole, and the time to the accuracy of six plain compiled epochs."""
+    lines = []
+    for row in rows:
+        if "lab5" in row["job"] and (whole := reckon_report(row)):
+            lines.append(f"round {row['round']}: {row['job']}: 20 + 20 epochs reckoned {whole:.0f} s")
+    for plain in (row for row in rows if row["job"] == "torch compiled"):
+        target = plain["events"][-2]["val_accuracy"]
+        took = seconds_to(plain, target)
+        for row in rows:
+            if row["round"] == plain["round"] and row["job"] in (QUICK, "wildtune default"):
+                when = seconds_to(row, target)
+                said = f"{when:.0f} s, {when / took:.2f} of it" if when else "not reached"
+                lines.append(f"round {row['round']}: {target:.2%} by {plain['job']} {took:.0f} s; {row['job']}: {said}")
+    return "\n".join(lines)
+
+
+def measure(job: Job, number: int, folder: Path) -> dict:
+    """Run one job of a round, print a line about it and return its row; a failed one ends the comparison."""
+    row = {"job": job.name, "round": number, **run_job(job, folder)}
+    if row["status"]:
+        sys.exit(f"{job.name} failed; see {folder / 'work' / 'stderr'}")
+    print(f"round {number}: {job.name}: {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB", flush=True)
+    if job.name == QUICK:
+        run = folder / f"run-{number}"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(folder / "work" / "run", run)
+        shutil.copy(run / "split.csv", folder / f"split-{number}.csv")
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
@@ -146,26 +202,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".benchmark"))
     arguments = parser.parse_args()
     folder, photos, weights = arguments.folder.resolve(), arguments.photos.resolve(), arguments.weights.resolve()
-    results, split = folder / "results.jsonl", folder / "split.csv"
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = list_jobs(photos, weights, split)
-    if not split.exists():  # wildtune's first job makes the split that all others read
-        run_job(jobs[0], folder)
-        shutil.copy(folder / "work" / "run" / "split.csv", split)
+    results = folder / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for number in range(arguments.rounds):
-        for job in jobs:
-            wanted = not arguments.only or any(word in job.name for word in arguments.only)
+        for job in list_jobs(photos, weights, folder, number):
+            wanted = job.name == QUICK or not arguments.only or any(word in job.name for word in arguments.only)
             if not wanted or any((row["job"], row["round"]) == (job.name, number) for row in rows):
                 continue
-            row = {"job": job.name, "round": number, **run_job(job, folder)}
-            if row["status"]:
-                sys.exit(f"{job.name} failed; see {folder / 'work' / 'stderr'}")
-            rows.append(row)
+            rows.append(measure(job, number, folder))
             with results.open("a") as handle:
-                handle.write(json.dumps(row) + "\n")
-            print(f"round {number + 1}: {job.name}: {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB", flush=True)
+                handle.write(json.dumps(rows[-1]) + "\n")
     print(summarise(rows))
+    print(compare_times(rows))
 
 
 if __name__ == "__main__":
