@@ -51,8 +51,9 @@ class Job:
 def list_jobs(photos: Path, weights: Path, folder: Path, seed: int) -> list[Job]:
     """Return every job of one round, wildtune's between the others'; the first makes the split that all share."""
     wildtune = str(Path(sys.executable).parent / "wildtune")
-    ours = ("--backbone", "efficientnet_b0", "--weights", str(weights), "--out", "run", "--set", f"seed={seed}")
-    train = (wildtune, "train", str(photos), *ours)
+    ours = ("--backbone", "efficientnet_b0", "--weights", str(weights), "--out", "run")
+    seeds = ("--set", f"seed={seed}", "--set", f"split.seed={seed}")
+    train = (wildtune, "train", str(photos), *ours, *seeds)
     lab5 = (*train, "--recipe", "lab5", "--set", "input.clip=true", "--set", "stages.0.epochs=3", "--set")
     split = str(folder / f"split-{seed}.csv")
     data = ("--photos", str(photos), "--split", split, "--weights", str(weights), "--seed", str(seed))
@@ -98,7 +99,8 @@ def run_job(job: Job, folder: Path) -> dict[str, object]:
         shutil.rmtree(cache, ignore_errors=True)
     started = time.time()
     environment = {**os.environ, "BENCHMARK_STARTED": str(started), "WILDTUNE_CACHE": str(cache)}
-    errors = (place / "stderr").open("w")
+    # wildtune tells what it does on standard error, so that its output can be piped.
+    errors = subprocess.STDOUT if job.peer == "wildtune" else (place / "stderr").open("w")
     process = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None
     events = [event for line in process.stdout if (event := read_line(line, time.time() - started))]

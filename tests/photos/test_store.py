@@ -55,6 +55,14 @@ def test_store_holds_what_is_prepared_of_each_photo(catalogue: Catalogue) -> Non
         store[0]
 
 
+def test_views_stay_right_when_memory_is_let_go(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_LET_GO_AFTER", 1)
+    store = load_store(catalogue, catalogue.photos, half, "half")
+    views = [store[i] for i in (0, 1, 2, 3, 2, 1, 0)]
+    for view, i in zip(views, (0, 1, 2, 3, 2, 1, 0), strict=True):
+        assert (view == half(catalogue.read_bytes(catalogue.photos[i]))).all()
+
+
 def test_store_is_made_once(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_store(catalogue, catalogue.photos, half, "half")
     monkeypatch.setattr(store_module, "_create_store", lambda *_: pytest.fail("made twice"))

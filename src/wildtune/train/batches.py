@@ -31,6 +31,9 @@ from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
 
+# OpenVINO takes some seconds to take changed weights over, in which torch runs about sixty photos.
+ENGINE_FROM_PHOTOS = 100
+
 
 class Side:
     """The photos of one side of the split: records, decoded pixels and (N,) int64 targets."""
@@ -194,9 +197,10 @@ class PhotoData:
             return run(inputs).float()
 
     def val_logits(self) -> Tensor:
-        """Return the logits of the validation photos, run by torch: taking changed weights over costs more here."""
+        """Return the logits of the validation photos, by the plan's engine where these are enough to repay its start."""
         pre = self._plan.preprocess
-        engine = create_engine(self._model, pre.size, "torch", self._plan.threads, self._plan.device)
+        kind = self._plan.engine if len(self._val) >= ENGINE_FROM_PHOTOS else "torch"
+        engine = create_engine(self._model, pre.size, kind, self._plan.threads, self._plan.device)
         return engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
 
 
