@@ -197,7 +197,7 @@ class PhotoData:
             return run(inputs).float()
 
     def val_logits(self) -> Tensor:
-        """Return the logits of the validation photos, by the plan's engine where these are enough to repay its start."""
+        """Return the logits of the validation photos, by the plan's engine where they repay its start."""
         pre = self._plan.preprocess
         kind = self._plan.engine if len(self._val) >= ENGINE_FROM_PHOTOS else "torch"
         engine = create_engine(self._model, pre.size, kind, self._plan.threads, self._plan.device)
