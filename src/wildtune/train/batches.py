@@ -31,8 +31,8 @@ from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
 
-# OpenVINO takes some seconds to take changed weights over, in which torch runs about sixty photos.
-ENGINE_FROM_PHOTOS = 100
+# OpenVINO takes some seconds to take changed weights over, in which torch runs some two hundred photos.
+ENGINE_FROM_PHOTOS = 256
 
 
 class Side:
