@@ -89,6 +89,17 @@ def test_the_version_is_the_packages() -> None:
     assert wildtune.__version__ == importlib.metadata.version("wildtune")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [("--version", 0), ("no-such-command", 2), ("predict no-such-run no-such-photos", 2)]
+)
+def test_the_process_ends_with_its_status_even_without_an_output(arguments: str, status: int) -> None:
+    command = [sys.executable, "-m", "wildtune.cli", *arguments.split()]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == status
+    closed = subprocess.run(["sh", "-c", '"$0" "$@" >&-', *command], capture_output=True, text=True, timeout=60)
+    assert closed.returncode == status
+    assert "Traceback" not in closed.stderr
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"

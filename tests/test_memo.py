@@ -59,3 +59,9 @@ def test_a_cache_that_cannot_be_written_fails_nothing(tmp_path: Path, monkeypatc
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "file"))
     assert remember("test", "question", lambda: 5) == 5
+
+
+def test_what_will_not_last_is_not_remembered() -> None:
+    assert remember("passing", "question", lambda: 1, lambda: False) == 1
+    assert remember("passing", "question", lambda: 2) == 2
+    assert remember("passing", "question", lambda: 3) == 2

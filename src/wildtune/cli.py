@@ -314,11 +314,12 @@ def run() -> NoReturn:
     if isinstance(status, str):
         print(status, file=sys.stderr)
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # whoever read the output has gone
-        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # as where a daemon has closed it
+                stream.flush()
+        except (OSError, ValueError):  # whoever read the output has gone
+            status = status or 1
     os._exit(status if isinstance(status, int) else 0 if status is None else 1)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from wildtune import files
@@ -31,16 +31,16 @@ class Memo:
         """Return the answers known to these keys."""
         wanted = list(dict.fromkeys(keys))
         known: dict[str, Any] = {}
-        if not self._path.exists():
-            return known
         try:
+            if not self._path.exists():
+                return known
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE_S)) as connection:
                 for start in range(0, len(wanted), _AT_ONCE):
                     some = wanted[start : start + _AT_ONCE]
                     marks = ",".join("?" * len(some))
                     rows = connection.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", some)
                     known |= {key: json.loads(answer) for key, answer in rows}
-        except (sqlite3.Error, ValueError):
+        except (sqlite3.Error, OSError, ValueError):
             return {}
         return known
 
@@ -57,18 +57,23 @@ class Memo:
         except (sqlite3.OperationalError, OSError):  # locked, or a place that cannot be written to
             return
         except sqlite3.DatabaseError:  # damaged: begun anew next time
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
-def remember(kind: str, question: object, work_out: Callable[[], Any]) -> Any:
+def remember(
+    kind: str, question: object, work_out: Callable[[], Any], is_lasting: Callable[[], bool] = lambda: True
+) -> Any:
     """Return the answer to a question, worked out only when it is not known yet.
 
-    `question` is everything the answer depends on, as values that JSON holds; so is the answer.
+    `question` is everything the answer depends on, as values that JSON holds; so is the answer. `is_lasting` is asked
+    after it was worked out, and says whether it will be the same next time.
     """
     key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
     memo = Memo(kind)
     known = memo.load([key])
     if key not in known:
         known[key] = work_out()
-        memo.save(known)
+        if is_lasting():
+            memo.save(known)
     return known[key]

@@ -135,3 +135,13 @@ def test_a_runs_scores_survive_their_file(tmp_path: Path) -> None:
     save_evaluation(scores, tmp_path / "evaluation.json")
     assert load_evaluation(tmp_path / "evaluation.json") == scores
     assert scores.headline.side == "test"
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (0, 7), (3, 7), (150, 293), (293, 293), (13999, 14000)])
+def test_interval_and_exact_test_are_scipys(right: int, total: int) -> None:
+    theirs = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right, total) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    first = create_predictions([0] * total, [0] * right + [1] * (total - right))
+    second = create_predictions([0] * total, [1] * right + [0] * (total - right))
+    expected = stats.binomtest(right, total).pvalue
+    assert compare(first, second).p_value == pytest.approx(expected, rel=1e-9, abs=1e-300)

@@ -9,6 +9,7 @@ from photo_files import encode, noise, write
 
 from wildtune.photos import audit as audit_module
 from wildtune.photos.audit import KINDS, audit, load_findings, save_findings
+from wildtune.photos.decode import DecodeError
 from wildtune.photos.sources import load_photos
 
 
@@ -89,3 +90,21 @@ def test_what_a_photo_shows_is_remembered_by_its_bytes(tmp_path: Path, monkeypat
     kinds = {(finding.path, finding.kind) for finding in audit(load_photos(tmp_path)).findings}
     assert kinds == {("a/cut.jpg", "unreadable"), ("b/one.jpg", "misnamed")}
     assert len(decoded) == 1
+
+
+def test_what_was_wrong_for_a_moment_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a/one.jpg", encode(noise(8)))
+    write(tmp_path / "b/two.jpg", encode(noise(9)))
+    catalogue, good = load_photos(tmp_path), path.read_bytes()
+    path.write_bytes(good[:-40])  # half copied when it is looked at, whole when it was listed
+    assert [finding.kind for finding in audit(catalogue).findings] == ["unreadable"]
+    path.write_bytes(good)
+    real = audit_module.decode_with_facts
+
+    def too_large(*_: object) -> object:
+        raise DecodeError("not enough memory to decode it") from MemoryError()
+
+    monkeypatch.setattr(audit_module, "decode_with_facts", too_large)
+    assert "not enough memory" in audit(catalogue).findings[0].detail
+    monkeypatch.setattr(audit_module, "decode_with_facts", real)
+    assert audit(catalogue).findings == ()

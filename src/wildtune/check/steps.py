@@ -13,7 +13,7 @@ from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups, number_groups
 from wildtune.check.label_suspects import LabelRanking, describe_ranking, rank_labels, suspect_findings
-from wildtune.check.marks import read_marks
+from wildtune.check.marks import PhotoMarks, read_marks
 from wildtune.errors import WeightsError
 from wildtune.memo import remember
 from wildtune.model.backbone import check_backbone, read_facts
@@ -24,6 +24,7 @@ from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import KINDS, Finding, Findings, audit
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import quiet_warnings
+from wildtune.photos.store import read_unchanged
 from wildtune.progress import Reporter
 from wildtune.recipe import Recipe
 from wildtune.wording import counted
@@ -31,7 +32,7 @@ from wildtune.wording import counted
 Progress = Callable[[int, int], None]
 
 # Another number looks for confounds anew; raise it when the same files would be judged differently.
-_VERSION = 1
+_VERSION = 2
 
 RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
 
@@ -67,13 +68,15 @@ def find_confounds(findings: Findings, seed: int = 0, progress: Progress | None 
     photos = [photo for photo in findings.usable if photo.label]
     groups, labels = create_groups(findings, photos), [photo.label for photo in photos]
 
+    marks: list[PhotoMarks | None] = []
+
     def find() -> list[dict[str, str]]:
-        marks = read_marks(findings.catalogue, photos, progress)
+        marks.extend(read_marks(findings.catalogue, photos, progress))
         return [asdict(f) for f in confound_findings(find_giveaways(marks, labels, groups, seed), len(set(labels)))]
 
     said = [(photo.sha256, photo.label, photo.camera, photo.taken, photo.box) for photo in photos]
     question = {"photos": said, "groups": number_groups(groups).tolist(), "seed": seed, "pillow": PIL.__version__}
-    return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find))
+    return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find, lambda: None not in marks))
 
 
 def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | None = None) -> LabelRanking:
@@ -112,7 +115,7 @@ def extract_features(
 ) -> np.ndarray:
     """Return the (N, D) float32 features of photos without augmentation, by the recipe's pretrained backbone.
 
-    They are cached like those of a training. Raises RecipeError, WeightsError, OSError and DecodeError.
+    They are cached like those of a training. Raises RecipeError, WeightsError, PhotosError and DecodeError.
     """
     check_backbone(recipe.backbone)
     model, _ = create_pretrained(recipe.backbone, recipe.weights, 2, given_size(recipe.input), recipe.seed)
@@ -124,7 +127,7 @@ def extract_features(
     cache = FeatureCache(model, recipe.backbone, pre, choose_engine(model, device), threads, device, versions)
 
     def view(i: int) -> Tensor:
-        return create_input(decode_stored(catalogue.read_bytes(photos[i]), pre, photos[i].box), pre)
+        return create_input(decode_stored(read_unchanged(catalogue, photos[i]), pre, photos[i].box), pre)
 
     with quiet_warnings():
         return np.asarray(cache.load(photos, view, PLAIN_VIEW, progress).numpy())

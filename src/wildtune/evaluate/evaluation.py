@@ -176,7 +176,11 @@ def compare(first: Predictions, second: Predictions, names: tuple[str, str] = ("
     only_second = int((~right[:, 0] & right[:, 1]).sum())
     discordant = only_first + only_second
     # Both tails of a fair coin are alike: twice the smaller one, with its boundary, in whole numbers.
-    tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1)) / 2**discordant
+    ways = tail_ways = 1
+    for k in range(min(only_first, only_second)):
+        ways = ways * (discordant - k) // (k + 1)
+        tail_ways += ways
+    tail = tail_ways / 2**discordant
     return Comparison(
         first=names[0],
         second=names[1],

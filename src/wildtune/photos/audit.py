@@ -13,7 +13,7 @@ import PIL
 
 from wildtune import files
 from wildtune.memo import Memo
-from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import FORMAT_OF_SUFFIX, DecodeError, decode_with_facts, quiet_warnings
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.photos.threads import map_in_threads
@@ -35,7 +35,7 @@ BLANK_DEVIATION = 2.0
 _DECODE_SIDE = 64
 _THREADS = 2
 # Another number looks at every photo anew; raise it when the same bytes would be judged differently.
-_VERSION = 1
+_VERSION = 2
 # A copy on the user's test side is the one to keep, so that nothing the test asks about was trained on.
 _KEEP_ORDER = {"test": 0, "val": 1, "train": 2, "": 3}
 
@@ -142,12 +142,15 @@ def _look_at(catalogue: Catalogue, photo: Photo) -> _Look:
     if photo.error:
         return _Look(photo.error, lasting=False)
     try:
-        pixels, facts = decode_with_facts(catalogue.read_bytes(photo), _DECODE_SIDE, photo.box)
-    except DecodeError as error:
-        return _Look(str(error), lasting=bool(photo.sha256))
+        data = catalogue.read_bytes(photo)
     except OSError as error:
         return _Look(explain_os_error(error), lasting=False)
-    return _Look("", facts.format, facts.width, facts.height, _is_blank(pixels), lasting=bool(photo.sha256))
+    known = photo_sha256(data, photo.box) == photo.sha256  # else it has changed since it was listed
+    try:
+        pixels, facts = decode_with_facts(data, _DECODE_SIDE, photo.box)
+    except DecodeError as error:
+        return _Look(str(error), lasting=known and not isinstance(error.__cause__, MemoryError))
+    return _Look("", facts.format, facts.width, facts.height, _is_blank(pixels), lasting=known)
 
 
 def _judge(photo: Photo, look: _Look) -> list[Finding]:

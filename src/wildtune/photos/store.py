@@ -169,8 +169,8 @@ def _create_store(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Prepare) -> np.ndarray:
-    """Return one photo's pixels to keep, after checking that it is still the photo that was hashed."""
+def read_unchanged(catalogue: Catalogue, photo: Photo) -> bytes:
+    """Return a photo's encoded bytes; raises PhotosError unless they are still those that were hashed."""
     try:
         data = catalogue.read_bytes(photo)
     except OSError as error:
@@ -179,6 +179,12 @@ def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Prepare) -> np
         ) from error
     if photo_sha256(data, photo.box) != photo.sha256:
         raise PhotosError(f"{photo.path} has changed since the photos were loaded.\nLoad the photos again.")
+    return data
+
+
+def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Prepare) -> np.ndarray:
+    """Return one photo's pixels to keep."""
+    data = read_unchanged(catalogue, photo)
     try:
         return prepare(data, photo.box)
     except DecodeError as error:

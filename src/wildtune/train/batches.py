@@ -166,6 +166,7 @@ class PhotoData:
         self._preprocess, self._part_size = plan.preprocess.at_size(planned.size), planned.part_size
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
+        self._val_engine = plan.engine if len(self._val) >= ENGINE_FROM_PHOTOS else "torch"
         self._device = torch.device(plan.device)
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if planned.compile:
@@ -199,8 +200,8 @@ class PhotoData:
     def val_logits(self) -> Tensor:
         """Return the logits of the validation photos, by the plan's engine where they repay its start."""
         pre = self._plan.preprocess
-        kind = self._plan.engine if len(self._val) >= ENGINE_FROM_PHOTOS else "torch"
-        engine = create_engine(self._model, pre.size, kind, self._plan.threads, self._plan.device)
+        engine = create_engine(self._model, pre.size, self._val_engine, self._plan.threads, self._plan.device)
+        self._val_engine = engine.kind  # what could not run the network once is not tried again
         return engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
 
 
