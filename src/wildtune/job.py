@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
 from wildtune.predict.predictions import Predictions, save_predictions
 from wildtune.predict.predictor import Predictor, create_predictor, load_input, say_what_it_knows
-from wildtune.progress import Reporter
+from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
@@ -120,8 +119,7 @@ def resume(
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run.
 
     `source` says where the photos are now, `detections_path` where the detector's results are, if they have moved.
-    Raises CommandError when the folder is no run or
-    the photos are no longer those it was planned for.
+    Raises CommandError when the folder is no run or the photos are no longer those it was planned for.
     """
     folder, reporter = Path(folder), reporter or Reporter()
     missing = [n for n in ("recipe.toml", "environment.json", "plan.toml") if not (folder / n).exists()]
@@ -348,7 +346,7 @@ def _predict_side(
     cache: FeatureCache | None,
     catalogue: Catalogue,
     photos: tuple[Photo, ...],
-    tell: Callable[[int, int], None],
+    tell: ProgressCallback,
 ) -> Predictions:
     """Predict the photos of one side, from their cached features where the backbone is still the frozen one."""
     if cache is None:

@@ -14,6 +14,9 @@ import rich.progress
 # Seconds between two plain lines about the same piece of work.
 LINE_EVERY_S = 20.0
 
+# Told (done, total) as work on many photos goes on, as often as it likes.
+ProgressCallback = Callable[[int, int], None]
+
 
 class Reporter:
     """Says what is going on, to a person and to the run's log."""
@@ -36,7 +39,7 @@ class Reporter:
         self._write(text)
 
     @contextmanager
-    def bar(self, title: str, unit: str = "photos") -> Iterator[Callable[[int, int], None]]:
+    def bar(self, title: str, unit: str = "photos") -> Iterator[ProgressCallback]:
         """Yield a function of (done, total) to be called as the work goes on, as often as it likes."""
         started = last = time.monotonic()
         if not self.console.is_terminal:

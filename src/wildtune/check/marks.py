@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import quiet_warnings
 from wildtune.photos.threads import map_in_threads
+from wildtune.progress import ProgressCallback
 
 # JPEG and PNG say all of this in their first bytes; the other formats are read whole.
 _HEAD_BYTES = 1 << 18
@@ -43,7 +44,7 @@ class PhotoMarks:
 
 
 def read_marks(
-    catalogue: Catalogue, photos: Sequence[Photo], progress: Callable[[int, int], None] | None = None
+    catalogue: Catalogue, photos: Sequence[Photo], progress: ProgressCallback | None = None
 ) -> list[PhotoMarks | None]:
     """Read the marks of each photo, None where its file gives none; no photo is decoded, no fault raises."""
     found: list[PhotoMarks | None] = []

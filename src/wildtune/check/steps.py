@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -25,11 +25,9 @@ from wildtune.photos.audit import KINDS, Finding, Findings, audit
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.decode import quiet_warnings
 from wildtune.photos.store import read_unchanged
-from wildtune.progress import Reporter
+from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe
 from wildtune.wording import counted
-
-Progress = Callable[[int, int], None]
 
 # Another number looks for confounds anew; raise it when the same files would be judged differently.
 _VERSION = 2
@@ -63,7 +61,7 @@ def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
     return replace(findings, findings=tuple(every))
 
 
-def find_confounds(findings: Findings, seed: int = 0, progress: Progress | None = None) -> tuple[Finding, ...]:
+def find_confounds(findings: Findings, seed: int = 0, progress: ProgressCallback | None = None) -> tuple[Finding, ...]:
     """Return a finding for each mark of the usable photos' files that gives classes away; see `check.confounds`."""
     photos = [photo for photo in findings.usable if photo.label]
     groups, labels = create_groups(findings, photos), [photo.label for photo in photos]
@@ -79,7 +77,7 @@ def find_confounds(findings: Findings, seed: int = 0, progress: Progress | None 
     return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find, lambda: None not in marks))
 
 
-def rank_all_labels(findings: Findings, recipe: Recipe, progress: Progress | None = None) -> LabelRanking:
+def rank_all_labels(findings: Findings, recipe: Recipe, progress: ProgressCallback | None = None) -> LabelRanking:
     """Rank the labels of all usable photos, on features of the recipe's backbone, weights and input.
 
     Raises RecipeError and WeightsError as training with that recipe would. With random weights nothing is judged.
@@ -111,7 +109,7 @@ def try_to_rank_labels(
 
 
 def extract_features(
-    catalogue: Catalogue, photos: Sequence[Photo], recipe: Recipe, progress: Progress | None = None
+    catalogue: Catalogue, photos: Sequence[Photo], recipe: Recipe, progress: ProgressCallback | None = None
 ) -> np.ndarray:
     """Return the (N, D) float32 features of photos without augmentation, by the recipe's pretrained backbone.
 
@@ -122,7 +120,6 @@ def extract_features(
     pre = resolve_preprocess(recipe.input, model, read_facts(model, recipe.backbone))
     threads, device = runtime.compute_threads(), runtime.detect_device()
     runtime.set_threads(threads)
-    model.to(device)
     versions = runtime.environment()["packages"]
     cache = FeatureCache(model, recipe.backbone, pre, choose_engine(model, device), threads, device, versions)
 

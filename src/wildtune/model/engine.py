@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from wildtune import runtime
 from wildtune.photos.threads import map_in_threads
+from wildtune.progress import ProgressCallback
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 # Photos that torch runs at once; small batches keep the working set in a processor's cache.
 CPU_BATCH = 8
@@ -56,7 +55,7 @@ class Engine:
         return torch.cat(outputs)
 
     def stream(
-        self, count: int, load_input: Callable[[int], Tensor | None], progress: Progress | None = None
+        self, count: int, load_input: Callable[[int], Tensor | None], progress: ProgressCallback | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield (indices, (B, D) float32 outputs) of the inputs that `load_input` makes by index, in their order.
 
@@ -81,7 +80,9 @@ class Engine:
             if progress:
                 progress(index + 1, count)
 
-    def run_all(self, count: int, load_input: Callable[[int], Tensor], progress: Progress | None = None) -> Tensor:
+    def run_all(
+        self, count: int, load_input: Callable[[int], Tensor], progress: ProgressCallback | None = None
+    ) -> Tensor:
         """Return the (count, D) float32 outputs of the inputs that `load_input` makes, by index; see `stream`."""
         # One block from the start: small results kept one by one would pin the memory of the images around them.
         collected = torch.empty(0)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
-from wildtune.model.engine import Engine, Progress, create_engine
+from wildtune.model.engine import Engine, create_engine
 from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
+from wildtune.progress import ProgressCallback
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
 _VERSION = 3
@@ -69,7 +70,7 @@ class FeatureCache:
         photos: Sequence[Photo],
         view: View,
         view_key: dict[str, object],
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Tensor:
         """Return the (N, D) float32 features of one view of each photo.
 

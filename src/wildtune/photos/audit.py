@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import FORMAT_OF_SUFFIX, DecodeError, decode_with_facts, quiet_warnings
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.photos.threads import map_in_threads
+from wildtune.progress import ProgressCallback
 
 KINDS = (
     "unreadable",
@@ -90,7 +91,7 @@ class _Look:
     lasting: bool = True
 
 
-def audit(catalogue: Catalogue, progress: Callable[[int, int], None] | None = None) -> Findings:
+def audit(catalogue: Catalogue, progress: ProgressCallback | None = None) -> Findings:
     """Decode every photo, compare their contents and return what is wrong with them.
 
     What a photo's bytes have shown before is remembered, so that only new ones are decoded. `progress(done, total)`
@@ -115,7 +116,7 @@ def load_findings(path: Path) -> tuple[Finding, ...]:
     return tuple(Finding(**row) for row in files.read_csv(path, _COLUMNS))
 
 
-def _look_at_all(catalogue: Catalogue, progress: Callable[[int, int], None] | None) -> list[_Look]:
+def _look_at_all(catalogue: Catalogue, progress: ProgressCallback | None) -> list[_Look]:
     """Return what each photo of a catalogue shows, decoding those whose bytes have not been looked at before."""
     memo, photos = Memo(f"audit-{_VERSION}"), catalogue.photos
     keys = ["" if photo.error else f"{photo.sha256} {PIL.__version__}" for photo in photos]

@@ -21,6 +21,7 @@ from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import Box, DecodeError, quiet_warnings
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.photos.threads import map_in_threads
+from wildtune.progress import ProgressCallback
 
 # Another number makes every store anew; raise it when the same photo would give other pixels.
 _VERSION = 1
@@ -85,7 +86,7 @@ def load_store(
     photos: Sequence[Photo],
     prepare: Prepare,
     key: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PhotoStore:
     """Open the cached store of these photos in this order, or make it first.
 
@@ -135,7 +136,7 @@ def _create_store(
     catalogue: Catalogue,
     photos: Sequence[Photo],
     prepare: Prepare,
-    progress: Callable[[int, int], None] | None,
+    progress: ProgressCallback | None,
 ) -> None:
     """Write the store to a temporary folder beside `folder` and rename it when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)

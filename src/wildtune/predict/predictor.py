@@ -12,13 +12,13 @@ from torch.nn.functional import linear
 from wildtune import runtime
 from wildtune.model.backbone import FeatureExtractor, head_of
 from wildtune.model.bundle import Bundle
-from wildtune.model.engine import Engine, Progress, choose_engine, create_engine
+from wildtune.model.engine import Engine, choose_engine, create_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
 from wildtune.photos.sources import Detections
 from wildtune.predict.predictions import Predictions
-from wildtune.progress import Reporter
+from wildtune.progress import ProgressCallback, Reporter
 
 
 class Predictor:
@@ -45,7 +45,7 @@ class Predictor:
         return weight, bias
 
     def predict(
-        self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: Progress | None = None
+        self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: ProgressCallback | None = None
     ) -> Predictions:
         """Predict photos of a catalogue (all by default), in their order; unreadable ones get their reason.
 

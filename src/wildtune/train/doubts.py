@@ -42,7 +42,6 @@ def doubt_labels(
     if plan.weights.source == "none":
         reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
         return findings, None
-    model.to(plan.device)
     cache = create_cache(model, plan, runtime.environment()["packages"])
     photos: list[Photo] = []
     features = []
