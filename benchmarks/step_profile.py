@@ -1,6 +1,6 @@
 """Where the time of a compiled training step goes, and what share of the processor's matrix speed it reaches.
 
-    python benchmarks/step_profile.py [BACKBONE] [--part 8]
+    python benchmarks/step_profile.py [BACKBONE] [--part 8] [--bfloat16]
 
 The speed of matrix multiplication (2048 x 2048, float32) is the limit; a step needs three times the arithmetic of
 a forward pass: forward, and backward for inputs and for weights.
@@ -18,6 +18,8 @@ import torch
 from steps import BATCH, SIZE, create_step
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+
+from wildtune import runtime
 
 KINDS = {
     "convolutions, backward": ("convolution_backward",),
@@ -61,8 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="efficientnet_b0")
     parser.add_argument("--part", type=int, default=8)
+    parser.add_argument("--bfloat16", action="store_true")
     arguments = parser.parse_args()
-    step = create_step(arguments.backbone, 22, arguments.part)
+    runtime.keep_freed_memory()
+    step = create_step(arguments.backbone, 22, arguments.part, bfloat16=arguments.bfloat16)
     step()
     before = measure_gemm()
     rate = BATCH / statistics.median(step() for _ in range(8))
@@ -70,7 +74,10 @@ def main() -> None:
         for _ in range(3):
             step()
     peak, forward = max(before, measure_gemm()), count_forward(arguments.backbone)
-    print(f"{arguments.backbone}, parts of {arguments.part}: {rate:.1f} photos a second at {forward:.2f} GFLOP forward")
+    kind = "bfloat16" if arguments.bfloat16 else "float32"
+    print(
+        f"{arguments.backbone}, {kind}, parts of {arguments.part}: {rate:.1f} photos a second at {forward:.2f} GFLOP forward"
+    )
     print(f"{3 * forward * rate:.0f} of {peak:.0f} GFLOP/s of matrix products: {3 * forward * rate / peak:.0%}")
     shares: Counter[str] = Counter()
     for event in profiler.key_averages():

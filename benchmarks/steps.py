@@ -10,25 +10,26 @@ import timm
 import torch
 from torch.nn.functional import cross_entropy
 
-from wildtune.model.activations import speed_up_activations
 from wildtune.model.backbone import head_of
 from wildtune.model.freeze import set_trainable
+from wildtune.model.gradients import speed_up_gradients
 
 BATCH, SIZE, ROUNDS = 32, 224, 5
 
 Step = Callable[[], float]
 
 
-def create_step(backbone: str, classes: int, part: int = BATCH, fast: bool = True) -> Step:
+def create_step(backbone: str, classes: int, part: int = BATCH, fast: bool = True, bfloat16: bool = False) -> Step:
     """Return a function that takes one compiled training step, BatchNorm frozen, and returns its seconds.
 
-    A step is of `BATCH` photos, `part` of them at once, with wildtune's activations if `fast`.
+    A step is of `BATCH` photos, `part` of them at once, with wildtune's gradients if `fast`, computed in float32 or
+    bfloat16.
     """
     model = timm.create_model(backbone, num_classes=classes)
     set_trainable(model, head_of(model), "all")
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fast:
-        speed_up_activations(model)
+        speed_up_gradients(model)
     run = torch.compile(model, dynamic=False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
@@ -38,7 +39,9 @@ def create_step(backbone: str, classes: int, part: int = BATCH, fast: bool = Tru
         started = time.perf_counter()
         optimizer.zero_grad()
         for some_images, some_targets in zip(images.split(part), targets.split(part), strict=True):
-            (cross_entropy(run(some_images), some_targets, reduction="sum") / BATCH).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits = run(some_images)
+            (cross_entropy(logits.float(), some_targets, reduction="sum") / BATCH).backward()
         optimizer.step()
         return time.perf_counter() - started
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.metadata
 import os
@@ -51,6 +52,34 @@ def detect_device() -> str:
 def can_compile() -> bool:
     """Say whether torch.compile can work here: on the CPU it needs a C++ compiler."""
     return platform.system() == "Linux" and shutil.which("g++") is not None
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Say whether a device multiplies matrices of bfloat16 much faster than of float32.
+
+    GPUs since 2020 do, and CPUs with tile registers (AMX). Those with bfloat16 in vector registers alone gain too
+    little: 18.6 photos a second, where float32 gave 28.4, on one such CPU.
+    """
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot tell
+    return bool(capabilities.get("amx_bf16"))
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory for what is allocated next, rather than give it back to the system; on Linux's glibc only.
+
+    A training step's large blocks would otherwise be new pages each time, which the system has to fill with zeros: a
+    fifth of a step's time.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    # malloc.h: no blocks from mmap, the heap's top never trimmed, one heap for all threads.
+    for option, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
+        libc.mallopt(option, value)
 
 
 def seed_device(device: str, seed: int) -> None:

@@ -121,6 +121,7 @@ def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Pl
             part_size=16,
             views=1,
             compile=False,
+            precision="float32",
         )
         for stage in stages
     )
@@ -135,7 +136,6 @@ def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Pl
         preprocess=PREPROCESS,
         seed=0,
         device="cpu",
-        precision="float32",
         threads=2,
         engine="openvino",
         stages=planned,

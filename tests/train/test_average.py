@@ -1,4 +1,4 @@
-"""The mean of the weights over a stage, rates relative to the weights' size, and activations that compile well."""
+"""The mean of the weights over a stage and rates relative to the weights' size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch import nn
 
 from shapes import BACKBONE, small_recipe
 from wildtune import job
-from wildtune.model.activations import _Relu6FromOutput, speed_up_activations
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import set_trainable
 from wildtune.recipe import Stage
-from wildtune.runtime import can_compile
 from wildtune.train.average import WeightAverage
 from wildtune.train.optimizer import create_optimizer
 
@@ -66,29 +64,3 @@ def test_a_relative_rate_is_the_share_of_each_tensors_size() -> None:
         if name in before:
             size = max(float(before[name].square().mean().sqrt()), 1e-3)
             assert torch.allclose(before[name] - p, torch.full_like(p, 0.01 * size), rtol=1e-2), name
-
-
-def test_relu6_from_its_output_is_torchs_own_bit_by_bit() -> None:
-    inputs = torch.cat([torch.randn(1000) * 5, torch.tensor([0.0, -0.0, 6.0, 6.000001, 5.999999, 1e-38])])
-    ours, torchs = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
-    gradient = torch.randn_like(inputs)
-    expected, found = nn.functional.relu6(torchs), _Relu6FromOutput.apply(ours)
-    expected.backward(gradient)
-    found.backward(gradient)
-    assert torch.equal(expected, found)
-    assert torch.equal(torchs.grad, ours.grad)  # type: ignore[arg-type]
-
-
-@pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_trains_alike_with_the_fast_activations() -> None:
-    gradients = []
-    for fast in (False, True):
-        torch.manual_seed(0)
-        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 2, 3))
-        if fast:
-            speed_up_activations(network)
-            assert type(network[1]) is not nn.ReLU6
-        torch.compile(network, dynamic=False)(torch.randn(2, 3, 8, 8) * 9).sum().backward()
-        gradients.append([p.grad for p in network.parameters()])
-    for plain, swapped in zip(*gradients, strict=True):
-        assert torch.equal(plain, swapped)  # type: ignore[arg-type]

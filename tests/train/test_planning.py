@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from shapes import small_recipe
-from wildtune import job
+from wildtune import job, runtime
 from wildtune.errors import RecipeError
 from wildtune.model.backbone import create_classifier, larger_size, read_facts
 from wildtune.recipe import load_recipe
@@ -71,6 +72,52 @@ def test_a_batch_in_parts_trains_as_the_whole_one(
         kept.append(load_file(tmp_path / str(part) / "checkpoints" / "stages" / "finetune.safetensors"))
     for name, weights in kept[0].items():
         torch.testing.assert_close(weights, kept[1][name], rtol=1e-3, atol=1e-5)
+
+
+def compile_everything(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
+    """Plan every stage as compiled, on a processor with bfloat16 or without; compiling changes nothing."""
+    monkeypatch.setattr(planning, "COMPILE_FROM_VIEWS", 0)
+    monkeypatch.setattr(planning, "COMPILE_FROM_WEIGHTS", 0)
+    monkeypatch.setattr(runtime, "can_compile", lambda: True)
+    monkeypatch.setattr(runtime, "has_fast_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+
+
+def test_a_last_part_that_is_filled_up_changes_no_gradient(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    for name in ("plain", "compiled"):
+        run = job.train(photos, small_recipe("stages.1.batch_size=7"), tmp_path / name)
+        assert [stage.compile for stage in run.plan.stages] == [False, name == "compiled"]
+        kept.append(load_file(tmp_path / name / "checkpoints" / "stages" / "finetune.safetensors"))
+        compile_everything(monkeypatch, bfloat16=False)
+        monkeypatch.setattr(planning, "CPU_PART", 4)
+    for name, weights in kept[0].items():
+        torch.testing.assert_close(weights, kept[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_everything(monkeypatch, bfloat16=True)
+    dtypes: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    forward = nn.Linear.forward
+
+    def note(layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = forward(layer, inputs)
+        dtypes[torch.is_grad_enabled() and inputs.requires_grad].add(outputs.dtype)
+        return outputs
+
+    monkeypatch.setattr(nn.Linear, "forward", note)
+    run = job.train(photos, small_recipe(), tmp_path / "run")
+    assert [stage.precision for stage in run.plan.stages] == ["float32", "bfloat16"]
+    assert [stage.part_size for stage in run.plan.stages] == [8, 8]
+    assert "computed in bfloat16" in (tmp_path / "run" / "train.log").read_text()
+    assert dtypes[True] == {torch.bfloat16}  # training every weight
+    assert dtypes[False] == {torch.float32}  # a head on its features, validation
+    for path in (tmp_path / "run" / "checkpoints" / "stages").glob("*.safetensors"):
+        assert {weights.dtype for weights in load_file(path).values()} <= {torch.float32, torch.int64}
 
 
 def test_a_network_built_for_one_size_trains_at_that(

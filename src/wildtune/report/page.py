@@ -271,7 +271,7 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
         ("Notes on the weights", "; ".join(plan.weights.notes)),
         ("Input", ", ".join(step for step in steps if step)),
         ("Seed", str(plan.seed)),
-        ("Device", f"{plan.device}, {plan.precision}, {wording.counted(plan.threads, 'thread')}"),
+        ("Device", f"{plan.device}, {wording.counted(plan.threads, 'thread')}"),
         ("Frozen backbone run by", plan.engine),
     ]
     for planned in content.trained_stages:
@@ -280,7 +280,8 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
             (
                 f"Time of {planned.stage.name}",
                 f"{wording.duration(sum(seconds))} for {wording.counted(len(seconds), 'epoch')} of "
-                f"{wording.counted(planned.steps_per_epoch, 'step')}",
+                f"{wording.counted(planned.steps_per_epoch, 'step')}"
+                f"{'' if planned.precision == 'float32' else f', computed in {planned.precision}'}",
             )
         )
     return [(name, wording.plain(value)) for name, value in rows if value]

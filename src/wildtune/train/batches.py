@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from wildtune import runtime
-from wildtune.model.activations import speed_up_activations
 from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
+from wildtune.model.gradients import speed_up_gradients
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.split import Split
@@ -162,16 +162,18 @@ class PhotoData:
         self, model: nn.Module, plan: Plan, planned: PlannedStage, sides: dict[str, Side], reporter: Reporter
     ) -> None:
         """Prepare the forward pass; with `planned.compile` the first step takes a minute or so."""
-        self._model, self._plan, self._stage = model, plan, planned.stage
-        self._preprocess, self._part_size = plan.preprocess.at_size(planned.size), planned.part_size
+        self._model, self._plan, self._planned, self._stage = model, plan, planned, planned.stage
+        self._preprocess = plan.preprocess.at_size(planned.size)
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
         self._val_engine = plan.engine if len(self._val) >= ENGINE_FROM_PHOTOS else "torch"
         self._device = torch.device(plan.device)
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if plan.device == "cpu":
+            runtime.keep_freed_memory()
         if planned.compile:
             if plan.device == "cpu":
-                speed_up_activations(model)
+                speed_up_gradients(model)
             reporter.say("compiling the network for this processor: the first step takes a minute or two")
         # One compiled function for the one size of a batch's parts; another would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (
@@ -179,23 +181,36 @@ class PhotoData:
         )
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yield ((B, 3, size, size) inputs, (B,) targets), made ahead in a thread while the network trains."""
+        """Yield ((B, 3, size, size) inputs, (B,) targets) of freshly augmented photos.
+
+        A GPU is kept busy: views are made ahead. A CPU's threads make a batch's views and then train on it, all of
+        them at one or the other, because a step waits for its slowest thread: one that also makes views slows both.
+        """
         stage, seed, preprocess = self._stage, self._plan.seed, self._preprocess
         order = batch_order(seed, stage.name, epoch, len(self._train), stage.batch_size)[first_step:]
 
         def make(indices: np.ndarray) -> Batch:
-            views = [self._train.augmented_input(i, preprocess, stage, seed, epoch) for i in indices]
-            return torch.stack(views), self._train.targets[torch.from_numpy(indices)]
+            views = map_in_threads(
+                lambda i: self._train.augmented_input(i, preprocess, stage, seed, epoch),
+                indices.tolist(),
+                self._plan.threads,
+                runtime.compute_alone,
+            )
+            return torch.stack(list(views)), self._train.targets[torch.from_numpy(indices)]
 
-        for images, targets in map_in_threads(make, order, 1, runtime.compute_alone):
+        for images, targets in map_in_threads(make, order, 1) if self._device.type == "cuda" else map(make, order):
             yield images.to(self._device, memory_format=torch.channels_last), targets.to(self._device)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the model's logits in float32, computed in the plan's precision."""
-        whole = len(inputs) == self._part_size
-        run = self._compiled if self._compiled is not None and whole else self._model
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._plan.precision == "bfloat16"):
-            return run(inputs).float()
+        """Return the model's logits in float32, computed in the planned precision."""
+        count = len(inputs)
+        if self._compiled is not None and count < self._planned.part_size:
+            # Filled up with zeros, whose logits are thrown away: nothing in the network looks across photos.
+            inputs = torch.cat([inputs, inputs.new_zeros(self._planned.part_size - count, *inputs.shape[1:])])
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._planned.precision == "bfloat16"):
+            logits = self._model(inputs) if self._compiled is None else self._compiled(inputs)
+        return logits[:count].float()
 
     def val_logits(self) -> Tensor:
         """Return the logits of the validation photos, by the plan's engine where they repay its start."""

@@ -217,8 +217,9 @@ def publish(records: list[EpochRecord], run: Path) -> None:
 def _announce(planned: PlannedStage, progress: Progress) -> str:
     stage = planned.stage
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
+    precision = "" if planned.precision == "float32" else f", computed in {planned.precision}"
     start = f", from epoch {progress.epoch + 1}" if progress.epoch or progress.step else ""
-    return f"stage {stage.name}: {what} ({planned.trained_weights:,} weights), {stage.epochs} epochs{start}"
+    return f"stage {stage.name}: {what} ({planned.trained_weights:,} weights), {stage.epochs} epochs{precision}{start}"
 
 
 def _describe(record: EpochRecord, stage: Stage) -> str:

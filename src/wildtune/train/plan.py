@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 import tomlkit
@@ -28,6 +29,7 @@ class PlannedStage(_Frozen):
     part_size          photos whose gradients are computed at once; a batch's are the sum of its parts'
     views              distinct augmented views made of each training photo
     compile            whether torch.compile is worth its start-up for this stage
+    precision          "float32", or "bfloat16" for the network's arithmetic; weights and loss are float32 in both
     """
 
     stage: Stage
@@ -38,6 +40,7 @@ class PlannedStage(_Frozen):
     part_size: int
     views: int
     compile: bool
+    precision: Literal["float32", "bfloat16"]
 
 
 class Plan(_Frozen):
@@ -45,7 +48,7 @@ class Plan(_Frozen):
 
     counts      photos on each side, by class: {"train": {"bear": 70, ...}, "val": ..., "test": ...}
     data_key    SHA-256 over every photo's content, label and side: what resuming must find unchanged
-    device      "cpu" or "cuda"; `precision` "float32" or "bfloat16"; `threads` CPU threads
+    device      "cpu" or "cuda"; `threads` CPU threads
     engine      what runs the frozen backbone and predictions: "openvino" or "torch"
     corrections  SHA-256 of the run's corrections.csv, "" where there were none
     """
@@ -60,7 +63,6 @@ class Plan(_Frozen):
     preprocess: Preprocess
     seed: int
     device: str
-    precision: str
     threads: int
     engine: str
     stages: tuple[PlannedStage, ...]

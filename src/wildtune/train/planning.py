@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections import Counter
 
-import torch
 from torch import nn
 
 from wildtune import runtime
@@ -26,7 +25,7 @@ COMPILE_FROM_VIEWS = 5000
 COMPILE_FROM_WEIGHTS = 1_000_000
 
 # Photos whose activations a processor holds at once while it trains every weight. Small parts stay near its caches
-# and need less memory; `benchmarks/parts.py` measures them.
+# and need less memory; `benchmarks/parts.py` measures them. In bfloat16 twice as many take the same room.
 CPU_PART = 8
 
 
@@ -43,7 +42,6 @@ def create_plan(
     device = runtime.detect_device()
     sides = {side: split.side(side) for side in ("train", "val", "test")}
     counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}
-    bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported()
     return Plan(
         recipe_name=recipe.name,
         photos=source,
@@ -55,7 +53,6 @@ def create_plan(
         preprocess=preprocess,
         seed=recipe.seed,
         device=device,
-        precision="bfloat16" if bfloat16 else "float32",
         threads=runtime.compute_threads(),
         engine=choose_engine(model, device),
         stages=tuple(
@@ -87,8 +84,7 @@ def describe_plan(plan: Plan) -> str:
     weights = f"{plan.weights.source} {plan.weights.name}" if plan.weights.source != "none" else "random weights"
     lines = [
         f"photos: {sizes}; {len(plan.class_names)} classes",
-        f"model: {plan.backbone} on {weights}, input {plan.preprocess.size} px, {plan.device}, {plan.precision}, "
-        f"{plan.threads} threads",
+        f"model: {plan.backbone} on {weights}, input {plan.preprocess.size} px, {plan.device}, {plan.threads} threads",
     ]
     lines += [f"  note: {note}" for note in (*plan.weights.notes, *plan.notices)]
     return "\n".join(lines)
@@ -120,13 +116,18 @@ def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, in
     views = stage.epochs if stage.views == "every_epoch" or not head else min(stage.views, stage.epochs)
     size = _stage_size(stage, model, sizes)
     pays = photos * stage.epochs >= COMPILE_FROM_VIEWS and trained >= COMPILE_FROM_WEIGHTS
+    compiled = not head and pays and runtime.can_compile()
+    # On a CPU only what is compiled: torch's own gradients of depthwise layers are very slow in bfloat16.
+    bfloat16 = not head and (compiled or device == "cuda") and runtime.has_fast_bfloat16(device)
+    cpu_part = 2 * CPU_PART if bfloat16 else CPU_PART
     return PlannedStage(
         stage=stage,
         trained_weights=trained,
         frozen_weights=total - trained,
         steps_per_epoch=math.ceil(photos / stage.batch_size),
         size=size,
-        part_size=stage.batch_size if head or device == "cuda" else min(stage.batch_size, CPU_PART),
+        part_size=stage.batch_size if head or device == "cuda" else min(stage.batch_size, cpu_part),
         views=views,
-        compile=not head and pays and runtime.can_compile(),
+        compile=compiled,
+        precision="bfloat16" if bfloat16 else "float32",
     )

@@ -1,0 +1,152 @@
+"""Layers whose gradient a compiler can compute fast on a CPU; what the layers compute stays the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import Conv2dSame, pad_same
+from torch import Tensor, nn
+from torch.nn import functional
+
+Pair = tuple[int, int]
+
+# From this kernel side on the weight's gradient is written out tap by tap: oneDNN has no fast code for it.
+_TAPS_FROM = 5
+
+
+class _Relu6FromOutput(torch.autograd.Function):
+    """ReLU6 that remembers its output, which the next layer keeps anyway, for its gradient; the same bit by bit.
+
+    torch's own remembers its input's mask: compiled for a CPU, packing and unpacking those truth values costs
+    more than the convolutions of a MobileNetV2 (`benchmarks/gradients.py` measures it).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        outputs = functional.relu6(inputs)
+        ctx.save_for_backward(outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (outputs,) = ctx.saved_tensors
+        return torch.where((outputs <= 0) | (outputs >= 6), 0.0, gradient)
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """A convolution of each channel by itself, with gradients that are sums in another order than oneDNN's.
+
+    Its own are slow: for the weights of 5 x 5 kernels, for the inputs of strided ones, and for both many times more
+    so in bfloat16 (`benchmarks/gradients.py` measures it). The gradient for the inputs is a convolution with the
+    turned kernel, after spreading the outputs' gradient out where there is a stride; that for the weights is a sum of
+    products for each place in the kernel, which the compiler makes one loop over the channels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return functional.conv2d(inputs, weight, None, stride, padding, 1, inputs.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        inputs, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        for_inputs = _input_gradient(gradient, inputs, weight, ctx.stride, ctx.padding)
+        return for_inputs, _weight_gradient(gradient, inputs, weight, ctx.stride, ctx.padding), None, None
+
+
+def _input_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Return the (B, C, H, W) gradient for the inputs of a depthwise convolution."""
+    kernel = weight.shape[2:]
+    if stride != (1, 1):
+        spans = [(n - 1) * step + 1 for n, step in zip(gradient.shape[2:], stride, strict=True)]
+        # Rows and columns at the far edge that the strided kernel never reached.
+        rest = [
+            (side + 2 * pad - k) % step
+            for side, pad, k, step in zip(inputs.shape[2:], padding, kernel, stride, strict=True)
+        ]
+        spread = gradient.new_zeros(*gradient.shape[:2], spans[0] + rest[0], spans[1] + rest[1])
+        spread = spread.contiguous(memory_format=torch.channels_last)
+        spread[:, :, : spans[0] : stride[0], : spans[1] : stride[1]] = gradient
+        gradient = spread
+    around = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
+    return functional.conv2d(gradient, weight.flip(2, 3), None, 1, around, 1, inputs.shape[1])
+
+
+def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Return the (C, 1, k, k) gradient for the weights of a depthwise convolution, summed in float32 at least."""
+    if max(weight.shape[2:]) < _TAPS_FROM:
+        some = (False, True, False)
+        found: Tensor = torch.ops.aten.convolution_backward(
+            gradient, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), inputs.shape[1], some
+        )[1]
+        return found
+    precise = torch.promote_types(gradient.dtype, torch.float32)
+    down, across = padding
+    padded = functional.pad(inputs, (across, across, down, down)).contiguous(memory_format=torch.channels_last)
+    rows, columns = ((n - 1) * step + 1 for n, step in zip(gradient.shape[2:], stride, strict=True))
+    taps = [
+        (gradient.to(precise) * padded[:, :, i : i + rows : stride[0], j : j + columns : stride[1]].to(precise)).sum(
+            dim=(0, 2, 3)
+        )
+        for i in range(weight.shape[2])
+        for j in range(weight.shape[3])
+    ]
+    return torch.stack(taps, dim=1).view(weight.shape).to(weight.dtype)
+
+
+def _convolve_depthwise(layer: nn.Conv2d, inputs: Tensor, padding: Pair) -> Tensor:
+    weight, (down, across) = layer.weight, layer.stride
+    if torch.is_autocast_enabled(inputs.device.type):  # which a function of our own does not do by itself
+        dtype = torch.get_autocast_dtype(inputs.device.type)
+        inputs, weight = inputs.to(dtype), weight.to(dtype)
+    outputs: Tensor = _DepthwiseConvolution.apply(inputs, weight, (down, across), padding)
+    return outputs if layer.bias is None else outputs + layer.bias.to(outputs.dtype)[:, None, None]
+
+
+class _FastRelu6(nn.ReLU6):
+    """The same layer; while torch.compile traces it, with the other gradient."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _Relu6FromOutput.apply(input) if torch.compiler.is_compiling() else super().forward(input)
+
+
+class _FastDepthwise(nn.Conv2d):
+    """The same layer; while torch.compile traces it, with the other gradients."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(input)
+        down, across = self.padding  # type: ignore[misc]
+        return _convolve_depthwise(self, input, (int(down), int(across)))
+
+
+class _FastDepthwiseSame(Conv2dSame):
+    """The same for the layer that pads as TensorFlow does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        return _convolve_depthwise(self, pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0))
+
+
+def speed_up_gradients(model: nn.Module) -> None:
+    """Give a model's ReLU6 and depthwise layers gradients that compile well for a CPU."""
+    fast = {nn.ReLU6: _FastRelu6, nn.Conv2d: _FastDepthwise, Conv2dSame: _FastDepthwiseSame}
+    for layer in model.modules():
+        if type(layer) in fast and (type(layer) is nn.ReLU6 or _is_depthwise(layer)):
+            layer.__class__ = fast[type(layer)]
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    """Say whether a convolution takes each channel by itself, in the plain way that has a fast gradient here."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and 1 < layer.groups == layer.in_channels == layer.out_channels
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and isinstance(layer.padding, tuple)
+        and all(pad < side for pad, side in zip(layer.padding, layer.kernel_size, strict=True))
+    )

@@ -1,0 +1,96 @@
+"""Gradients that compile well: those of ReLU6 are torch's own, those of depthwise layers the same sums."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from wildtune.model.gradients import _DepthwiseConvolution, _Relu6FromOutput, speed_up_gradients
+from wildtune.runtime import can_compile
+
+
+def test_relu6_from_its_output_is_torchs_own_bit_by_bit() -> None:
+    inputs = torch.cat([torch.randn(1000) * 5, torch.tensor([0.0, -0.0, 6.0, 6.000001, 5.999999, 1e-38])])
+    ours, torchs = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    gradient = torch.randn_like(inputs)
+    expected, found = nn.functional.relu6(torchs), _Relu6FromOutput.apply(ours)
+    expected.backward(gradient)
+    found.backward(gradient)
+    assert torch.equal(expected, found)
+    assert torch.equal(torchs.grad, ours.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_alike_with_the_fast_gradients() -> None:
+    gradients = []
+    for fast in (False, True):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 5, 2, 2, groups=4))
+        if fast:
+            speed_up_gradients(network)
+            assert type(network[1]) is not nn.ReLU6
+            assert type(network[2]) is not nn.Conv2d
+        torch.compile(network, dynamic=False)(torch.randn(2, 3, 8, 8) * 9).sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for plain, swapped in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, swapped)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (5, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1)])
+def test_depthwise_gradients_are_those_of_torch(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    for height, width in ((9, 12), (10, 11)):  # with and without edges that a strided kernel never reaches
+        gradients = []
+        for ours in (False, True):
+            torch.manual_seed(1)
+            inputs = torch.randn(2, 6, height, width, dtype=torch.float64, requires_grad=True)
+            weight = torch.randn(6, 1, *kernel, dtype=torch.float64, requires_grad=True)
+            outputs: Tensor = (
+                _DepthwiseConvolution.apply(inputs, weight, stride, padding)
+                if ours
+                else conv2d(inputs, weight, None, stride, padding, 1, 6)
+            )
+            outputs.backward(torch.randn_like(outputs))
+            gradients.append((outputs, inputs.grad, weight.grad))
+        for expected, found in zip(*gradients, strict=True):
+            torch.testing.assert_close(expected, found, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "tf_mobilenetv3_small_minimal_100", "convnext_atto"])
+def test_a_whole_network_has_the_same_gradients(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With paddings of torch's kind and of TensorFlow's, biases, and kernels of 7 x 7."""
+    gradients = []
+    for fast in (False, True):
+        torch.manual_seed(0)
+        network = timm.create_model(backbone, num_classes=3).double().eval()
+        if fast:
+            speed_up_gradients(network)
+            left = [m for m in network.modules() if type(m) in (nn.Conv2d, Conv2dSame) and m.groups > 1]
+            assert not left
+            monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        network(torch.linspace(-1, 1, 2 * 3 * 64 * 64, dtype=torch.float64).view(2, 3, 64, 64)).sum().backward()
+        gradients.append({name: p.grad for name, p in network.named_parameters()})
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(plain, gradients[1][name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_other_convolutions_keep_their_own_gradients() -> None:
+    layers = (
+        nn.Conv2d(8, 8, 3, groups=4),
+        nn.Conv2d(8, 16, 3, groups=8),
+        nn.Conv2d(8, 8, 3, groups=8, dilation=2),
+        nn.Conv2d(8, 8, 3, groups=8, padding_mode="reflect"),
+        nn.Conv2d(8, 8, 1, padding=1, groups=8),
+        nn.Conv2d(8, 8, 3, padding="same", groups=8),
+    )
+    network = nn.Sequential(*layers)
+    speed_up_gradients(network)
+    assert all(type(layer) is nn.Conv2d for layer in network)
