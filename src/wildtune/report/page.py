@@ -21,7 +21,9 @@ from wildtune.report.analysis import (
 )
 from wildtune.report.canvas import inline
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
+from wildtune.report.foreseen import effect_rows, reach_rows
 from wildtune.report.verdict import compare_text
+from wildtune.train.cautions import batchnorm_text
 
 MOST_MISTAKES = 24
 MOST_PAIRS = 10
@@ -88,6 +90,9 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         charts={name: Markup(inline(svg)) for name, svg in charts.items()},
         stages=_stage_rows(content),
         comparisons=_comparison_texts(content),
+        effects=effect_rows(content),
+        reaches=reach_rows(content),
+        preflight=_preflight_lines(content),
         classes=_class_rows(content),
         pairs=_confused_pairs(score),
         mistakes=_mistake_cards(content),
@@ -123,6 +128,21 @@ def _headline(content: RunContent) -> dict[str, Any]:
             (wording.duration(seconds), "training time"),
         ],
     }
+
+
+def _preflight_lines(content: RunContent) -> list[str]:
+    """Return the preflight's sentences that no table of the page has."""
+    preflight = content.plan.preflight
+    if preflight is None:
+        return []
+    photos = wording.counted(preflight.photos, "training photo")
+    outside = wording.share(preflight.outside_share)
+    return [
+        f"Each setting by itself, on {photos}. A change of pixels under half a grey level is no more than rounding. "
+        "Features are compared by 1 - cosine: a change is to be seen beside how far different photos are apart.",
+        f"Pixel values outside 0-255 in photos as they are classified: {outside}. "
+        f"{batchnorm_text(preflight.batchnorm_layers)}",
+    ]
 
 
 def _stage_rows(content: RunContent) -> list[dict[str, str]]:
