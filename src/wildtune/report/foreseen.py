@@ -59,8 +59,8 @@ def curve_text(content: RunContent, name: str) -> str:
     first, last = course[0], course[-1]
     began = "before it" if start else "after its first epoch"
     text = (
-        f"validation accuracy was {percent(first.val_accuracy)} {began} and {percent(last.val_accuracy)} after its last "
-        f"epoch, validation loss {nats(first.val_loss)} and {nats(last.val_loss)}"
+        f"validation accuracy was {percent(first.val_accuracy)} {began} and {percent(last.val_accuracy)} after its "
+        f"last epoch, validation loss {nats(first.val_loss)} and {nats(last.val_loss)}"
     )
     if apart < SIGNIFICANT_FROM_PHOTOS:
         return (
