@@ -204,7 +204,7 @@ def test_each_warning_stands_beside_what_the_run_shows(build: Build, foreseen: B
     assert "2 warnings came of it" in text
     assert "stages.1.augment.noise=0.05 does nothing" in text
     assert "0 % of the pixel values changed by more than half a level, and the features by 1.1e-06" in text
-    assert "where two photos of one class differ by 0.35." in text
+    assert "where two photos of one class differ by 0.35 and two of different classes by 0.42." in text
     assert "Stage “finetune” cannot move its weights: adamw at 0.0005 over 9 steps can go at most 0.010 %" in text
     assert "Stage “finetune” moved the weights by 0.00011 % of their size. Its curve is flat" in text
     assert "was 74.1 % before it and 72.2 % after its last epoch" in text

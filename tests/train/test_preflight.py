@@ -22,7 +22,7 @@ from wildtune.train.history import load_moves
 from wildtune.train.loop import relative_change
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.plan import Plan, PlannedStage, load_plan
-from wildtune.train.reach import ROUNDING, measure_reach, sum_rates
+from wildtune.train.reach import BFLOAT16, LEAST_REACH, measure_reach, sum_rates
 from wildtune.train.schedule import lr_factor
 
 FOUR = ["brightness_no_effect", "noise_no_effect", "validation_changed", "reach_too_small"]
@@ -72,7 +72,7 @@ def test_lab5_is_warned_of_in_four_places_and_the_run_bears_each_out(photos: Pat
     assert noise.pixel_change == pytest.approx(0.05 * (2 / torch.pi) ** 0.5, rel=0.02)
     assert noise.stages == ("transfer", "finetune")
     moves = {move.stage: move for move in load_moves(folder / "stages.jsonl")}
-    assert 0 < moves["finetune"].moved <= found.reaches[1].reach < ROUNDING
+    assert 0 < moves["finetune"].moved <= found.reaches[1].reach < LEAST_REACH
     assert all(move.batchnorm_unchanged for move in moves.values())
     text = (folder / "report" / "analysis.md").read_text()
     assert "4 warnings came of it" in text
@@ -189,6 +189,13 @@ def test_steps_that_all_go_one_way_reach_what_is_foreseen(values: dict[str, obje
     moved = relative_change(start, trained_weights(model))
     assert moved <= foreseen * 1.001
     assert moved >= foreseen * 0.96
+
+
+def test_the_least_reach_is_less_than_rounding_to_bfloat16() -> None:
+    weights = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    change = relative_change({"w": weights}, {"w": weights.bfloat16().float()})
+    assert change == pytest.approx(BFLOAT16, rel=0.05)
+    assert change > LEAST_REACH
 
 
 def test_long_epochs_are_summed_from_some_of_their_steps() -> None:

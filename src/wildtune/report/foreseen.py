@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wildtune import wording
 from wildtune.report.content import RunContent, kept_record
-from wildtune.train.cautions import about_seconds, levels, settings_of
+from wildtune.train.cautions import about_seconds, levels, others_text, settings_of
 from wildtune.train.history import StageMove
 from wildtune.train.plan import Caution, PlannedStage, Preflight
 from wildtune.wording import counted, nats, percent, quoted, share
@@ -131,8 +131,7 @@ def _outcome(content: RunContent, preflight: Preflight, caution: Caution) -> str
     text = f"Measured: {share(effect.changed_share)} of the pixel values changed by more than half a level"
     if effect.feature_change is not None:
         text += f", and the features by {_number(effect.feature_change)} (1 - cosine)"
-        if effect.same_class is not None:
-            text += f", where two photos of one class differ by {_number(effect.same_class)}"
+        text += f", where {others}" if (others := others_text(effect)) else ""
     return f"{text}."
 
 

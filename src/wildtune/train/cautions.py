@@ -3,7 +3,7 @@
 Each limit is one of rounding or of common practice, none is fitted to photos:
 
 pixels    under half a grey level on average: rounding a photo to 8 bits changes its values by up to that
-weights   under 2**-9 of their size: rounding to bfloat16 changes them by up to that (`reach.ROUNDING`)
+weights   under a thousandth of their size: rounding them to bfloat16 changes them by more (`reach.LEAST_REACH`)
 input     contrast or brightness more than 40 % off: networks are commonly pretrained with both within 40 % of the
           photo's own (timm's and torchvision's colour jitter of 0.4), so that less is nothing new to them
 a step    a tenth of the weights' size: ten steps can undo what a backbone was pretrained to
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from wildtune import wording
 from wildtune.train.effects import HALF_LEVEL
 from wildtune.train.plan import Caution, Effect, Plan, PlannedStage, Preflight, Reach
-from wildtune.train.reach import ROUNDING
+from wildtune.train.reach import BFLOAT16, LEAST_REACH
 from wildtune.wording import listed, quoted, share
 
 JITTER = 0.4
@@ -74,13 +74,13 @@ def spread_text(effects: Sequence[Effect]) -> str:
         return ""
     # Augmentations are seen by the photos as they are classified, which is what the input's settings make of them.
     effect = next((effect for effect in measured if effect.stages), measured[0])
-    return f"Features are compared by 1 - cosine, by which {_others(effect)}." if _others(effect) else ""
+    return f"Features are compared by 1 - cosine, by which {others_text(effect)}." if others_text(effect) else ""
 
 
 def features_text(effect: Effect) -> str:
     """Say how far a setting moves features, beside how far those of different photos are apart."""
     text = f"moves the features by {_distance(effect.feature_change)} (1 - cosine)"
-    text += f", where {_others(effect)}" if _others(effect) else ""
+    text += f", where {others_text(effect)}" if others_text(effect) else ""
     if effect.feature_growth is not None and not 0.5 <= effect.feature_growth <= 2:
         text += f", and makes them {effect.feature_growth:.3g} times as large"
     return text
@@ -193,17 +193,18 @@ def _validation_changed(plan: Plan, found: Preflight) -> list[Caution]:
 def _reach_cautions(planned: PlannedStage, reach: Reach, setting: str) -> list[Caution]:
     stage = planned.stage
     name, rate = quoted(stage.name), f"{stage.optimizer} at {wording.rate(stage.lr)}"
-    if reach.reach < ROUNDING:
+    if reach.reach < LEAST_REACH:
         text = (
             f"Stage {name} cannot move its weights: {rate} over {wording.counted(reach.steps, 'step')} can "
-            f"go {_limit(reach)} {share(reach.reach)} of their size, and rounding them to bfloat16 changes them by up "
-            f"to {share(ROUNDING)}. Do not expect it to change the model that it starts from."
+            f"go {_limit(reach)} {share(reach.reach)} of their size, and rounding them to bfloat16 changes them by "
+            f"{share(BFLOAT16)}. Do not expect it to change the model that it starts from."
         )
         return [Caution(kind="reach_too_small", settings=(setting,), text=text)]
     if reach.stuck_share > 0.5:
         text = (
-            f"Stage {name} cannot move {share(reach.stuck_share)} of its weights by more than rounding to bfloat16 "
-            f"does ({share(ROUNDING)} of their size): {rate} with its factors for each layer is too little for them."
+            f"Stage {name} cannot move {share(reach.stuck_share)} of its weights by more than {share(LEAST_REACH)} of "
+            f"their size, and rounding to bfloat16 changes them by {share(BFLOAT16)}: {rate} with its factors for each "
+            "layer is too little for them."
         )
         return [Caution(kind="reach_too_small", settings=(setting,), text=text)]
     if stage.train == "all" and reach.largest_step >= LARGEST_STEP:
@@ -240,7 +241,8 @@ def _assigned(settings: tuple[str, ...], effect: Effect) -> str:
     return f"{listed(settings)}={effect.value}" if len(settings) == 1 else f"{listed(settings)} ({effect.value})"
 
 
-def _others(effect: Effect) -> str:
+def others_text(effect: Effect) -> str:
+    """Say how far the features of different photos are apart, and whether that tells classes apart at all."""
     pairs = (("one class", effect.same_class), ("different classes", effect.other_class))
     known = [f"of {which} by {_distance(value)}" for which, value in pairs if value is not None]
     if not known:

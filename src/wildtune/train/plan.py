@@ -76,7 +76,7 @@ class Reach(_Frozen):
     weights_rms   root mean square of the weights it trains
     reach         root mean square of the furthest that each weight can go, as a share of `weights_rms`
     largest_step  the same for a single step at the highest rate
-    stuck_share   share of the weights in tensors that can go no further than rounding, 0-1
+    stuck_share   share of the weights in tensors that can go less than a thousandth of their own size, 0-1
     gradient_rms  root mean square of the first batch's gradient, where the optimiser's steps depend on it
     """
 

@@ -14,9 +14,10 @@ from wildtune.train.optimizer import MOMENTUM, create_optimizer
 from wildtune.train.plan import PlannedStage, Reach
 from wildtune.train.schedule import lr_factor
 
-# Storing a weight in bfloat16 changes it by up to this share of itself (8 bits of precision), and networks keep their
-# accuracy when all their weights are stored so (Kalamkar et al. 2019). What moves less is no more than rounding.
-ROUNDING = 2**-9
+# Storing weights in bfloat16 changes them by this share of their size (root mean square), and networks keep their
+# accuracy so (Kalamkar et al. 2019): weights that can go a thousandth at most go less far than that.
+BFLOAT16 = 1.7e-3
+LEAST_REACH = 1e-3
 
 # Above this epsilon Adam's step depends on the gradient's size, as it is then no longer small beside it.
 _SMALL_EPSILON = 1e-6
@@ -50,7 +51,7 @@ def measure_reach(model: nn.Module, planned: PlannedStage, gradients: dict[str, 
             step = group.get("lr_scale", 1.0) * _step_size(stage, gradient)
             size = weight.detach().double().square()
             furthest = kept * total * step
-            stuck += weight.numel() * (furthest < ROUNDING * max(float(size.mean().sqrt()), _LEAST_SIZE))
+            stuck += weight.numel() * (furthest < LEAST_REACH * max(float(size.mean().sqrt()), _LEAST_SIZE))
             count, squares = count + weight.numel(), squares + float(size.sum())
             moves += weight.numel() * step**2
             slopes += weight.numel() * gradient**2
