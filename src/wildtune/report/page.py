@@ -138,11 +138,11 @@ def _preflight_lines(content: RunContent) -> list[str]:
     photos = wording.counted(preflight.photos, "training photo")
     outside = wording.share(preflight.outside_share)
     return [
-        f"Each setting by itself, on {photos}: the mean change of a pixel in grey levels of 255 (under half a level is no "
-        "more than rounding), the share of values that change by over half a level, and how far features move "
-        "(1 - cosine), beside how far two photos of the same class or of other classes are apart. Of each stage how far "
-        "one step at the highest rate and all steps can move its weights, as shares of the weights' size, and how far "
-        "they moved.",
+        f"Each setting by itself, on {photos}: the mean change of a pixel in grey levels of 255 (under half a level is "
+        "no more than rounding), the share of values that change by over half a level, and how far features move "
+        "(1 - cosine), beside how far two photos of the same class or of other classes are apart. Of each stage how "
+        "far one step at the highest rate and all steps can move its weights, as shares of the weights' size, and how "
+        "far they moved.",
         f"Pixel values outside 0-255 in photos as they are classified: {outside}. "
         f"{batchnorm_text(preflight.batchnorm_layers)}",
     ]
