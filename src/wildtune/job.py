@@ -38,10 +38,11 @@ from wildtune.report.page import write_report
 from wildtune.train import checkpoint
 from wildtune.train.batches import create_cache, load_sides
 from wildtune.train.doubts import doubt_labels, doubt_test_labels
-from wildtune.train.history import load_history
+from wildtune.train.history import load_history, load_moves
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
 from wildtune.train.planning import create_plan, data_key, describe_plan
+from wildtune.train.preflight import add_preflight
 from wildtune.wording import counted
 
 # What a run folder holds until its plan is written; with no more than that in it, it can be begun anew.
@@ -106,8 +107,11 @@ def train(
     files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
+    runtime.set_threads(plan.threads)
+    cache = create_cache(model, plan, runtime.environment()["packages"])
+    plan = add_preflight(plan, split, catalogue, model, cache, reporter)
     save_plan(plan, out / "plan.toml")
-    return _carry_out(plan, findings, split, model, out, reporter, detections)
+    return _carry_out(plan, findings, split, model, cache, out, reporter, detections)
 
 
 def resume(
@@ -152,7 +156,9 @@ def resume(
     if plan.weights.sha256 != facts.sha256:
         raise CommandError(f"The weights {facts.name} are not those the run was planned with. Bring them back.")
     reporter.log_to(folder / "train.log")
-    return _carry_out(plan, findings, split, model, folder, reporter, detections)
+    runtime.set_threads(plan.threads)
+    cache = create_cache(model, plan, now)
+    return _carry_out(plan, findings, split, model, cache, folder, reporter, detections)
 
 
 def predict(
@@ -280,17 +286,18 @@ def _carry_out(
     findings: Findings,
     split: Split,
     model: nn.Module,
+    cache: FeatureCache,
     folder: Path,
     reporter: Reporter,
     detections: Detections | None,
 ) -> Run:
     """Do all that is left to do of a planned run: from its decoded photos to its report."""
     reporter.say(describe_plan(plan))
-    runtime.set_threads(plan.threads)
     catalogue = findings.catalogue
     sides = load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
-    findings, ranking = doubt_labels(plan, findings, model, sides, folder, reporter)
+    findings, ranking = doubt_labels(plan, findings, cache, sides, folder, reporter)
+    model.to("cpu")
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
@@ -432,6 +439,7 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
         environment=json.loads((folder / "environment.json").read_text("utf-8")),
         predictions=shown,
         load_thumbnail=thumbnail,
+        moves=load_moves(folder / "stages.jsonl"),
     )
     return write_report(content, folder / "report")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
 
 
 def plain(text: str) -> str:
@@ -34,6 +35,22 @@ def percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return "unknown"
     return f"{share * 100:.1f} %"
+
+
+def share(value: float) -> str:
+    """Return a share that may be very small or large as a percentage with two significant digits.
+
+    >>> share(0.000104), share(0.0), share(0.283), share(1.0), share(24.0)
+    ('0.010 %', '0 %', '28 %', '100 %', '2,400 %')
+    """
+    percentage = value * 100
+    if not math.isfinite(percentage):
+        return "unknown"
+    if percentage == 0 or abs(percentage) >= 10:
+        return f"{percentage:,.0f} %"
+    if abs(percentage) < 1e-6:
+        return "under 0.000001 %"
+    return f"{Decimal(f'{percentage:.1e}'):f} %"
 
 
 def percent_range(interval: tuple[float, float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from wildtune.photos.audit import Finding
 from wildtune.predict.predictions import Predictions
 from wildtune.recipe import Augment, Stage
 from wildtune.report import RunContent
-from wildtune.train.history import EpochRecord
-from wildtune.train.plan import Plan, PlannedStage
+from wildtune.train.cautions import find_cautions
+from wildtune.train.history import EpochRecord, StageMove
+from wildtune.train.plan import Effect, Plan, PlannedStage, Preflight, Reach
 
 ANIMALS = [
     "ape",
@@ -143,6 +145,49 @@ def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Pl
     )
 
 
+def make_preflight(reach: float = 1e-4) -> Preflight:
+    """Noise that does nothing, and a second stage whose rate goes as far as `reach`."""
+    reaches = [
+        Reach(stage="transfer", steps=9, lr_sum=0.9, weights_rms=0.04, reach=22, largest_step=0.2, stuck_share=0),
+        Reach(
+            stage="finetune",
+            steps=9,
+            lr_sum=9e-6,
+            weights_rms=0.09,
+            reach=reach,
+            largest_step=1e-5,
+            stuck_share=reach < 1e-3,
+        ),
+    ]
+    noise = Effect(
+        setting="augment.noise",
+        value="0.05",
+        stages=("finetune",),
+        pixel_change=0.04,
+        changed_share=0.0,
+        feature_change=1.1e-6,
+        same_class=0.35,
+        other_class=0.42,
+    )
+    return Preflight(
+        photos=24,
+        outside_share=0.0,
+        batchnorm_layers=49,
+        feature_seconds=11.0,
+        stage_seconds={"transfer": 0.4, "finetune": 260.0},
+        effects=(noise,),
+        reaches=tuple(reaches),
+    )
+
+
+def with_preflight(content: RunContent, moved: float = 1.1e-6, reach: float = 1e-4) -> RunContent:
+    """The same run with a preflight of which two warnings came, or one where the rate reaches far enough."""
+    plan = content.plan.model_copy(update={"preflight": make_preflight(reach)})
+    found = plan.preflight.model_copy(update={"warnings": find_cautions(plan)})  # type: ignore[union-attr]
+    moves = (StageMove("transfer", 0.94, 0.94, True), StageMove("finetune", moved, moved, True))
+    return replace(content, plan=plan.model_copy(update={"preflight": found}), moves=moves)
+
+
 def thumbnail(path: str) -> bytes | None:
     """A small JPEG of a colour that follows from the path; none for every fifth photo."""
     seed = sum(path.encode("utf-8", "replace"))
@@ -214,6 +259,11 @@ def make_one_epoch() -> RunContent:
 @pytest.fixture(scope="session")
 def build() -> Callable[..., RunContent]:
     return make_content
+
+
+@pytest.fixture(scope="session")
+def foreseen() -> Callable[..., RunContent]:
+    return with_preflight
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,3 +187,45 @@ def _with_wrong(content: RunContent, rows: set[int]) -> RunContent:
     predictions = replace(content.predictions, logits=logits)
     sides = {"val": content.evaluation.sides["val"], "test": evaluate(predictions)}
     return replace(content, evaluation=RunEvaluation(sides, {}, {}), predictions=predictions)
+
+
+def with_course(content: RunContent, photos_right: Sequence[int]) -> RunContent:
+    """The run with a second stage whose epochs get so many of the 54 validation photos right; 40 before it."""
+    first = replace(content.history[0], val_accuracy=40 / 54, val_loss=0.8, kept=True)
+    second = [
+        EpochRecord("finetune", i, 2e-8, 0.8, 0.7, 0.8, right / 54, 1.0, True)
+        for i, right in enumerate(photos_right, start=1)
+    ]
+    return replace(content, history=(first, *second))
+
+
+def test_each_warning_stands_beside_what_the_run_shows(build: Build, foreseen: Build) -> None:
+    text = text_of(foreseen(with_course(build(), [40, 41, 39])), "Foreseen")
+    assert "2 warnings came of it" in text
+    assert "stages.1.augment.noise=0.05 does nothing" in text
+    assert "0 % of the pixel values changed by more than half a level, and the features by 1.1e-06" in text
+    assert "where two photos of one class differ by 0.35 and two of different classes by 0.42." in text
+    assert "Stage “finetune” cannot move its weights: adamw at 0.0005 over 9 steps can go at most 0.010 %" in text
+    assert "Stage “finetune” moved the weights by 0.00011 % of their size. Its curve is flat" in text
+    assert "was 74.1 % before it and 72.2 % after its last epoch" in text
+    assert "2 photos of 54 apart, no measurable difference (at least 6 would be needed" in text
+
+
+def test_a_curve_is_flat_only_while_no_test_could_tell(build: Build, foreseen: Build) -> None:
+    assert "Its curve is flat" in text_of(foreseen(with_course(build(), [40, 45])), "Foreseen")
+    text = text_of(foreseen(with_course(build(), [40, 46])), "Foreseen")
+    assert "flat" not in text
+    assert "the highest and lowest point are 6 photos of 54 apart." in text
+
+
+def test_a_stage_tells_its_way_its_limit_and_its_expected_time(build: Build, foreseen: Build) -> None:
+    text = text_of(foreseen(build()), "Stage “finetune”")
+    assert "left the weights 0.00011 % of their size away from where they were, where its learning rates could" in text
+    assert "have moved them by 0.010 %. The 49 BatchNorm layers did not change by a bit." in text
+    assert "expected to take about 4 min." in text
+    assert "BatchNorm layers" not in text_of(build(), "Stage “finetune”")
+
+
+def test_without_a_preflight_nothing_was_foreseen(build: Build, foreseen: Build) -> None:
+    assert text_of(build(), "Foreseen") == ""
+    assert "1 warning came of it" in text_of(foreseen(build(), reach=0.3, moved=0.1), "Foreseen")

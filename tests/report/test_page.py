@@ -127,3 +127,21 @@ def test_many_classes_and_no_mistake(build: Build, tmp_path: Path) -> None:
     assert "every test photo was named rightly" in reader.text
     assert "There is no history of the training." in reader.text
     assert "Every test photo of every class was recognised." in reader.text
+
+
+def test_the_page_has_what_each_setting_does_where_it_was_measured(
+    build: Build, foreseen: Build, two_stages: Path, tmp_path: Path
+) -> None:
+    text, page = read(write_report(foreseen(build()), tmp_path))
+    assert page.ids["preflight"] == 1
+    assert "#preflight" in page.fetched
+    row = re.search(r"<tr><th scope=\"row\">augment\.noise</th>.*?</tr>", text, re.DOTALL)
+    assert row
+    assert re.findall(r">([^<>]+)<", row[0]) == [
+        "augment.noise", "0.05", "finetune", "0.04", "0 %", "1.1e-06", "0.35", "0.42",
+    ]  # fmt: skip
+    row = re.search(r"<tr><th scope=\"row\">finetune</th><td class=\"n\">9e-06.*?</tr>", text, re.DOTALL)
+    assert row
+    assert "0.010 %" in row[0]
+    assert "0.00011 %" in row[0]
+    assert read(two_stages)[1].ids["preflight"] == 0

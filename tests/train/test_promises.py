@@ -137,7 +137,7 @@ def test_resumed_equals_uninterrupted(
     assert not (tmp_path / "broken" / "bundle").exists()
     job.resume(tmp_path / "broken")
     assert weights_of(tmp_path / "broken") == weights_of(tmp_path / "whole")
-    for name in ("predictions/test.csv", "evaluation.json", "split.csv"):
+    for name in ("predictions/test.csv", "evaluation.json", "split.csv", "stages.jsonl"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -62,8 +62,16 @@ class FeatureCache:
         }
 
     @cached_property
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
+        """What runs the backbone, made when it is first asked for."""
         return self._create_engine()
+
+    def count_missing(self, photos: Sequence[Photo], view_key: dict[str, object]) -> int:
+        """Return how many of the photos' views are not known yet and would have to be computed."""
+        wanted = {photo.sha256 for photo in photos}
+        for _, contents in _read_contents(self._folder(view_key)):
+            wanted -= set(contents)
+        return len(wanted)
 
     def load(
         self,
@@ -82,7 +90,7 @@ class FeatureCache:
         known = _read_folder(folder, set(contents))
         missing = list({content: i for i, content in enumerate(contents) if content not in known}.values())
         if missing:
-            fresh = self._engine.run_all(len(missing), lambda i: view(missing[i]), progress)
+            fresh = self.engine.run_all(len(missing), lambda i: view(missing[i]), progress)
             _write_file(folder, [contents[i] for i in missing], fresh)
             known |= {contents[i]: features for i, features in zip(missing, fresh, strict=True)}
         return torch.stack([known[content] for content in contents])
@@ -95,16 +103,27 @@ class FeatureCache:
 def _read_folder(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
     """Return the (D,) features of the wanted photos that a folder has, by SHA-256; damaged files count for nothing."""
     known: dict[str, Tensor] = {}
+    for path, contents in _read_contents(folder):
+        if wanted.isdisjoint(contents):
+            continue
+        try:
+            with safe_open(path, framework="pt") as handle:
+                features = handle.get_tensor("features")
+            known |= {c: row for c, row in zip(contents, features, strict=True) if c in wanted}
+        except (SafetensorError, OSError, ValueError):
+            continue
+    return known
+
+
+def _read_contents(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each file of a folder with the SHA-256 of the photos it has, leaving out damaged ones."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as handle:
                 contents = json.loads(handle.metadata()["photos"])
-                if not wanted.isdisjoint(contents):
-                    features = handle.get_tensor("features")
-                    known |= {c: row for c, row in zip(contents, features, strict=True) if c in wanted}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
-    return known
+        yield path, contents
 
 
 def _write_file(folder: Path, contents: list[str], features: Tensor) -> None:

@@ -147,7 +147,7 @@ def _create_store(
         index = np.zeros((len(photos), 3), dtype=np.int64)
         offset = 0
         with open(temporary / _PIXELS, "wb") as handle, quiet_warnings():
-            kept = map_in_threads(lambda photo: _prepared_pixels(catalogue, photo, prepare), photos, _THREADS)
+            kept = map_in_threads(lambda photo: prepared_pixels(catalogue, photo, prepare), photos, _THREADS)
             for i, pixels in enumerate(kept):
                 handle.write(pixels.tobytes())
                 index[i] = offset, pixels.shape[0], pixels.shape[1]
@@ -183,8 +183,8 @@ def read_unchanged(catalogue: Catalogue, photo: Photo) -> bytes:
     return data
 
 
-def _prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Prepare) -> np.ndarray:
-    """Return one photo's pixels to keep."""
+def prepared_pixels(catalogue: Catalogue, photo: Photo, prepare: Prepare) -> np.ndarray:
+    """Return what `prepare` makes of one photo. Raises PhotosError where it is no longer as it was."""
     data = read_unchanged(catalogue, photo)
     try:
         return prepare(data, photo.box)

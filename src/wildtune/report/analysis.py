@@ -16,6 +16,7 @@ from wildtune.photos.audit import SET_ASIDE
 from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
+from wildtune.report.foreseen import foreseen_paragraphs, moved_text
 from wildtune.report.verdict import compare_text
 from wildtune.train.history import EpochRecord
 from wildtune.train.plan import PlannedStage
@@ -50,6 +51,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
     sections = [
         Section("Result", _result(content)),
         Section("What was trained", _training(content)),
+        Section("Foreseen before training", foreseen_paragraphs(content)),
         *_stage_sections(content),
         Section("Did the later stages help?", _comparisons(content)),
         Section("Classes", _classes(content.evaluation.headline)),
@@ -191,6 +193,7 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
         f"{counted(len(records), 'epoch')}, {wording.duration(sum(r.seconds for r in records))}. "
         + _converged(records),
         _handed_on(content, stage, records),
+        *([moved] if (moved := moved_text(content, planned)) else []),
     ]
     if stage.average:
         paragraphs.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wildtune.evaluate.evaluation import RunEvaluation
 from wildtune.predict.predictions import Predictions
-from wildtune.train.history import EpochRecord
+from wildtune.train.history import EpochRecord, StageMove
 from wildtune.train.plan import Plan, PlannedStage
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class RunContent:
     environment      versions and machine, as in `environment.json`; one level of nesting is shown
     load_thumbnail   gives a small JPEG (or PNG) of a photo by its path, None where there is none
     predictions      the final model's on the headline side; without them there is no reliability diagram
+    moves            how far each stage moved its weights
     """
 
     title: str
@@ -44,6 +45,7 @@ class RunContent:
     environment: Mapping[str, Any] = field(default_factory=dict)
     load_thumbnail: Callable[[str], bytes | None] = _no_thumbnail
     predictions: Predictions | None = None
+    moves: tuple[StageMove, ...] = ()
 
     @property
     def trained_stages(self) -> tuple[PlannedStage, ...]:

@@ -21,7 +21,9 @@ from wildtune.report.analysis import (
 )
 from wildtune.report.canvas import inline
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
+from wildtune.report.foreseen import effect_rows, reach_rows
 from wildtune.report.verdict import compare_text
+from wildtune.train.cautions import batchnorm_text
 
 MOST_MISTAKES = 24
 MOST_PAIRS = 10
@@ -88,6 +90,9 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         charts={name: Markup(inline(svg)) for name, svg in charts.items()},
         stages=_stage_rows(content),
         comparisons=_comparison_texts(content),
+        effects=effect_rows(content),
+        reaches=reach_rows(content),
+        preflight=_preflight_lines(content),
         classes=_class_rows(content),
         pairs=_confused_pairs(score),
         mistakes=_mistake_cards(content),
@@ -123,6 +128,24 @@ def _headline(content: RunContent) -> dict[str, Any]:
             (wording.duration(seconds), "training time"),
         ],
     }
+
+
+def _preflight_lines(content: RunContent) -> list[str]:
+    """Return the preflight's sentences that no table of the page has."""
+    preflight = content.plan.preflight
+    if preflight is None:
+        return []
+    photos = wording.counted(preflight.photos, "training photo")
+    outside = wording.share(preflight.outside_share)
+    return [
+        f"Each setting by itself, on {photos}: the mean change of a pixel in grey levels of 255 (under half a level is "
+        "no more than rounding), the share of values that change by over half a level, and how far features move "
+        "(1 - cosine), beside how far two photos of the same class or of other classes are apart. Of each stage how "
+        "far one step at the highest rate and all steps can move its weights, as shares of the weights' size, and how "
+        "far they moved.",
+        f"Pixel values outside 0-255 in photos as they are classified: {outside}. "
+        f"{batchnorm_text(preflight.batchnorm_layers)}",
+    ]
 
 
 def _stage_rows(content: RunContent) -> list[dict[str, str]]:

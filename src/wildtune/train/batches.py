@@ -92,6 +92,14 @@ def batch_order(seed: int, stage: str, epoch: int, count: int, batch_size: int) 
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
+def view_key(stage: Stage, seed: int, number: int) -> dict[str, object]:
+    """Return what the cache of features knows a head stage's view of its training photos by."""
+    if stage.augment == type(stage.augment)():
+        return PLAIN_VIEW
+    augment = stage.augment.model_dump(mode="json")
+    return {"augment": augment, "seed": seed, "stage": stage.name, "number": number}
+
+
 class FeatureData:
     """A head stage: batches of cached feature views."""
 
@@ -139,14 +147,11 @@ class FeatureData:
     def _load_view(self, number: int) -> None:
         if number == self._view_number:
             return
-        augment, name, seed = self._stage.augment, self._stage.name, self._plan.seed
-        plain = augment == type(augment)()
-        key = PLAIN_VIEW
-        if not plain:
-            key = {"augment": augment.model_dump(mode="json"), "seed": seed, "stage": name, "number": number}
+        name, seed = self._stage.name, self._plan.seed
+        key = view_key(self._stage, seed, number)
 
         def view(i: int) -> Tensor:
-            if plain:
+            if key == PLAIN_VIEW:
                 return self._train.plain_input(i, self._plan.preprocess)
             return self._train.augmented_input(i, self._plan.preprocess, self._stage, seed, number)
 

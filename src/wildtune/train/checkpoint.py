@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.errors import CommandError
-from wildtune.train.history import EpochRecord
+from wildtune.train.history import EpochRecord, StageMove
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Progress:
     right, seen          photos right and photos seen in the epoch so far
     seconds              time spent on the epoch so far
     records              one for each epoch done, of all stages
+    moves                one for each stage done
     """
 
     stage: int = 0
@@ -39,6 +40,7 @@ class Progress:
     seen: int = 0
     seconds: float = 0.0
     records: list[EpochRecord] = field(default_factory=list)
+    moves: list[StageMove] = field(default_factory=list)
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Move to the first step of an epoch."""
@@ -67,9 +69,14 @@ def save_kept(model: nn.Module, run: Path, stage: str) -> None:
     files.write_bytes(_kept_file(run, stage), save(trained_weights(model)))
 
 
+def read_kept(run: Path, stage: str) -> dict[str, Tensor]:
+    """Return the weights that a stage kept, by name."""
+    return load_file(_kept_file(run, stage))
+
+
 def load_kept(model: nn.Module, run: Path, stage: str) -> None:
     """Put the weights that a stage kept into the model."""
-    _copy_weights(model, load_file(_kept_file(run, stage)))
+    _copy_weights(model, read_kept(run, stage))
 
 
 def save_checkpoint(
@@ -104,7 +111,9 @@ def load_progress(run: Path) -> Progress:
         raise CommandError(
             f"{path} is damaged: {error}\nDelete it to train the run's stages anew, or train into another folder."
         ) from error
-    return Progress(**{**values, "records": [EpochRecord(**record) for record in values["records"]]})
+    records = [EpochRecord(**record) for record in values["records"]]
+    moves = [StageMove(**move) for move in values.get("moves", [])]
+    return Progress(**{**values, "records": records, "moves": moves})
 
 
 def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> None:

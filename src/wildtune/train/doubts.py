@@ -6,9 +6,7 @@ import functools
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from wildtune import runtime
 from wildtune.check.groups import create_groups
 from wildtune.check.label_suspects import (
     MODEL,
@@ -19,30 +17,29 @@ from wildtune.check.label_suspects import (
     save_ranking,
 )
 from wildtune.check.steps import RANDOM_WEIGHTS, add_suspects
-from wildtune.model.features import PLAIN_VIEW
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.photos.audit import Findings, save_findings
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.corrections import load_corrections
 from wildtune.predict.predictions import Predictions
 from wildtune.progress import Reporter
-from wildtune.train.batches import Side, create_cache
+from wildtune.train.batches import Side
 from wildtune.train.plan import Plan
 
 _TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
 
 
 def doubt_labels(
-    plan: Plan, findings: Findings, model: nn.Module, sides: dict[str, Side], folder: Path, reporter: Reporter
+    plan: Plan, findings: Findings, cache: FeatureCache, sides: dict[str, Side], folder: Path, reporter: Reporter
 ) -> tuple[Findings, LabelRanking | None]:
     """Add the training and validation photos' doubtful labels to the findings, here and in the run's folder.
 
-    The features are those that the first stage begins with, so they are computed once. Nothing is chosen by the
-    doubts: no photo is left out for them.
+    The features are those that the first stage begins with, so they are computed once; `cache` has them.
+    Nothing is chosen by the doubts: no photo is left out for them.
     """
     if plan.weights.source == "none":
         reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
         return findings, None
-    cache = create_cache(model, plan, runtime.environment()["packages"])
     photos: list[Photo] = []
     features = []
     for name, side in sides.items():
@@ -50,7 +47,6 @@ def doubt_labels(
         with reporter.bar(f"features of the {name} photos") as tell:
             features.append(cache.load(side.photos, view, PLAIN_VIEW, tell))
         photos += side.photos
-    model.to("cpu")
     ranking = rank_labels(photos, torch.cat(features).numpy(), create_groups(findings, photos), plan.seed)
     reporter.say(describe_ranking(ranking))
     findings = add_suspects(findings, ranking, _confirmed(folder))

@@ -1,4 +1,4 @@
-"""What happened in training: one row an epoch, in `metrics.jsonl` and in TensorBoard."""
+"""What happened in training: one row an epoch in `metrics.jsonl` and TensorBoard, one a stage in `stages.jsonl`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,23 @@ class EpochRecord:
     kept: bool
 
 
-def save_history(records: Iterable[EpochRecord], path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class StageMove:
+    """How far one stage moved its weights: the norm of their change as a share of their norm at its start.
+
+    stage                name of the stage
+    moved                after its last step
+    kept                 of the weights that it handed on
+    batchnorm_unchanged  whether every tensor of every BatchNorm layer is the same, bit by bit
+    """
+
+    stage: str
+    moved: float
+    kept: float
+    batchnorm_unchanged: bool
+
+
+def save_history(records: Iterable[EpochRecord | StageMove], path: Path) -> None:
     """Write one JSON object a line."""
     files.write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records))
 
@@ -46,3 +62,10 @@ def load_history(path: Path) -> tuple[EpochRecord, ...]:
     if not path.exists():
         return ()
     return tuple(EpochRecord(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
+
+
+def load_moves(path: Path) -> tuple[StageMove, ...]:
+    """Read how far each stage moved its weights; no file, as in runs of the time before there was one, is nothing."""
+    if not path.exists():
+        return ()
+    return tuple(StageMove(**json.loads(line)) for line in path.read_text("utf-8").splitlines())

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from wildtune import runtime
 from wildtune.errors import TrainingError
 from wildtune.model.backbone import head_of
-from wildtune.model.freeze import set_trainable
+from wildtune.model.freeze import batchnorm_state, set_trainable
 from wildtune.progress import Reporter, format_seconds
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
@@ -25,7 +25,7 @@ from wildtune.train import checkpoint
 from wildtune.train.average import WeightAverage
 from wildtune.train.batches import Side, StageData, create_stage_data
 from wildtune.train.checkpoint import Progress
-from wildtune.train.history import EpochRecord, save_history
+from wildtune.train.history import EpochRecord, StageMove, save_history
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.plan import Plan, PlannedStage
 from wildtune.train.schedule import lr_factor
@@ -54,6 +54,7 @@ def train_stages(
             model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         checkpoint.load_kept(model, run, name)
     publish(progress.records, run)  # a crash may have come between the last checkpoint and this
+    save_history(progress.moves, run / "stages.jsonl")
     model.eval()
     return progress.records
 
@@ -75,6 +76,7 @@ class StageTrainer:
         self.stage = self.planned.stage
         self.optimizer = create_optimizer(self.model, self.stage)
         self.average = WeightAverage(self.model, self.stage.average)
+        self.start = checkpoint.trained_weights(self.model), batchnorm_state(self.model)
         checkpoint.restore_training(self.run, self.model, self.optimizer, self.average.weights)
 
     def train(self) -> None:
@@ -94,6 +96,7 @@ class StageTrainer:
                 progress.begin_epoch(progress.stage, epoch + 1)
                 self.save()
             else:
+                progress.moves.append(self.measure_move())
                 progress.begin_epoch(progress.stage + 1, 0)
                 checkpoint.save_checkpoint(self.run, progress)
             now = time.monotonic()
@@ -172,6 +175,18 @@ class StageTrainer:
         policy, epochs = self.stage.policy, self.stage.epochs
         return lr_factor(policy, self.progress.epoch, step, self.planned.steps_per_epoch, epochs, past)
 
+    def measure_move(self) -> StageMove:
+        """Return how far the stage has moved the weights it trained, and that it moved no other."""
+        weights, batchnorm = self.start
+        return StageMove(
+            stage=self.stage.name,
+            moved=relative_change(weights, checkpoint.trained_weights(self.model)),
+            kept=relative_change(weights, checkpoint.read_kept(self.run, self.stage.name)),
+            batchnorm_unchanged=all(
+                torch.equal(batchnorm[name], tensor) for name, tensor in batchnorm_state(self.model).items()
+            ),
+        )
+
     def save(self) -> None:
         """Save a checkpoint within the stage."""
         checkpoint.save_checkpoint(self.run, self.progress, self.model, self.optimizer, self.average.weights)
@@ -191,6 +206,13 @@ def score(data: StageData) -> tuple[float, float]:
     logits, targets = data.val_logits(), data.val_targets
     accuracy = (logits.argmax(dim=1) == targets).double().mean()
     return float(cross_entropy(logits.double(), targets)), float(accuracy)
+
+
+def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+    """Return the norm of the change of all weights together, as a share of the norm of those before."""
+    change = sum(float((after[name].double() - weight.double()).square().sum()) for name, weight in before.items())
+    size = sum(float(weight.double().square().sum()) for weight in before.values())
+    return math.sqrt(change / size) if size else math.inf
 
 
 def publish(records: list[EpochRecord], run: Path) -> None:

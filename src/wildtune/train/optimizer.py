@@ -8,6 +8,8 @@ from torch import nn
 
 from wildtune.recipe import Stage
 
+MOMENTUM = 0.9  # of sgd
+
 
 def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     """Create the stage's optimiser over the weights that can change; biases and scales get no weight decay.
@@ -31,7 +33,7 @@ def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
             for weight in group["params"]
         ]
     if stage.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=stage.lr, momentum=0.9)
+        return torch.optim.SGD(groups, lr=stage.lr, momentum=MOMENTUM)
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=stage.lr, eps=stage.epsilon)
 

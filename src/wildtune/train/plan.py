@@ -43,6 +43,86 @@ class PlannedStage(_Frozen):
     precision: Literal["float32", "bfloat16"]
 
 
+class Effect(_Frozen):
+    """What one setting does to photos, measured on the preflight's sample; see `train.effects`.
+
+    setting         "input.contrast", or "augment.noise" in stages
+    value           its value in the recipe, as text
+    stages          the stages that have it with this value; none where it is the input's, which all photos go through
+    chance          share of views it happens to; the figures are of those
+    pixel_change    mean absolute change of a pixel's value, on the 0-255 scale
+    changed_share   share of the values that change by more than half a grey level, 0-1
+    feature_change  mean of 1 - cosine between a photo's features with and without it; None where not measured
+    same_class      the same between two photos of one class, without the setting; None where no class has two
+    other_class     the same between photos of different classes
+    feature_growth  size of the features with it as a multiple of that without it
+    """
+
+    setting: str
+    value: str
+    stages: tuple[str, ...] = ()
+    chance: float = 1.0
+    pixel_change: float
+    changed_share: float
+    feature_change: float | None = None
+    same_class: float | None = None
+    other_class: float | None = None
+    feature_growth: float | None = None
+
+
+class Reach(_Frozen):
+    """How far a stage's learning rate can move its weights, as a share of their size; see `train.reach`.
+
+    stage         name of the stage
+    steps         steps of the optimiser in all
+    lr_sum        the learning rates of all steps added up
+    weights_rms   root mean square of the weights it trains
+    reach         root mean square of the furthest that each weight can go, as a share of `weights_rms`
+    largest_step  the same for a single step at the highest rate
+    stuck_share   share of the weights in tensors that can go less than a thousandth of their own size, 0-1
+    gradient_rms  root mean square of the first batch's gradient, where the optimiser's steps depend on it
+    """
+
+    stage: str
+    steps: int
+    lr_sum: float
+    weights_rms: float
+    reach: float
+    largest_step: float
+    stuck_share: float
+    gradient_rms: float | None = None
+
+
+class Caution(_Frozen):
+    """A setting that cannot matter or must harm: a stable `kind`, the settings meant, and what to know in words."""
+
+    kind: str
+    settings: tuple[str, ...]
+    text: str
+
+
+class Preflight(_Frozen):
+    """What was measured before training; see `train.preflight`.
+
+    photos              training photos in the sample
+    outside_share       share of the pixels of photos as they are classified that lie outside 0-255
+    effects, reaches    by setting and by stage
+    batchnorm_layers    BatchNorm layers, none of which ever changes
+    feature_seconds     expected time for the features of photos without augmentation that are not known yet
+    stage_seconds       expected time of each stage by name
+    warnings            settings that cannot matter or must harm
+    """
+
+    photos: int
+    outside_share: float
+    batchnorm_layers: int
+    feature_seconds: float
+    stage_seconds: dict[str, float]
+    effects: tuple[Effect, ...] = ()
+    reaches: tuple[Reach, ...] = ()
+    warnings: tuple[Caution, ...] = ()
+
+
 class Plan(_Frozen):
     """The frozen plan of a run.
 
@@ -51,6 +131,7 @@ class Plan(_Frozen):
     device      "cpu" or "cuda"; `threads` CPU threads
     engine      what runs the frozen backbone and predictions: "openvino" or "torch"
     corrections  SHA-256 of the run's corrections.csv, "" where there were none
+    preflight   what was measured before training; None before it is
     """
 
     recipe_name: str
@@ -68,6 +149,7 @@ class Plan(_Frozen):
     stages: tuple[PlannedStage, ...]
     notices: tuple[str, ...] = ()
     corrections: str = ""
+    preflight: Preflight | None = None
 
     def side_size(self, side: str) -> int:
         """Return the number of photos on "train", "val" or "test"."""
@@ -76,7 +158,7 @@ class Plan(_Frozen):
 
 def save_plan(plan: Plan, path: Path) -> None:
     """Write the plan as TOML."""
-    files.write_text(path, tomlkit.dumps(plan.model_dump(mode="json")))
+    files.write_text(path, tomlkit.dumps(plan.model_dump(mode="json", exclude_none=True)))
 
 
 def load_plan(path: Path) -> Plan:

@@ -17,7 +17,9 @@ from wildtune.model.preprocess import resolve_preprocess
 from wildtune.model.weights import WeightsFacts
 from wildtune.photos.split import Split
 from wildtune.recipe import Recipe, Stage
+from wildtune.train.cautions import describe_preflight
 from wildtune.train.plan import Plan, PlannedStage
+from wildtune.wording import counted
 
 # torch.compile takes 60-90 s here before the first step and saves about a third of every later one; it pays back
 # from some millions of weights and thousands of photos on. Measured on two cores with EfficientNet-B0.
@@ -87,6 +89,10 @@ def describe_plan(plan: Plan) -> str:
         f"model: {plan.backbone} on {weights}, input {plan.preprocess.size} px, {plan.device}, {plan.threads} threads",
     ]
     lines += [f"  note: {note}" for note in (*plan.weights.notes, *plan.notices)]
+    if plan.preflight is not None:
+        lines.append(f"preflight, on {counted(plan.preflight.photos, 'training photo')}:")
+        lines += [f"  {line}" for line in describe_preflight(plan.preflight)]
+        lines += [f"warning ({caution.kind}): {caution.text}" for caution in plan.preflight.warnings]
     return "\n".join(lines)
 
 
