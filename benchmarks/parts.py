@@ -2,7 +2,8 @@
 
 python benchmarks/parts.py BACKBONE PART [PART ...]
 
-In bfloat16 where wildtune would train so, else in float32. Give one size alone to see its peak memory: the peak is that of the whole process.
+In bfloat16 where wildtune would train so, else in float32. Give one size alone to see its peak memory: the peak is
+that of the whole process.
 """
 
 from __future__ import annotations

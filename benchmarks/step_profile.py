@@ -75,9 +75,7 @@ def main() -> None:
             step()
     peak, forward = max(before, measure_gemm()), count_forward(arguments.backbone)
     kind = "bfloat16" if arguments.bfloat16 else "float32"
-    print(
-        f"{arguments.backbone}, {kind}, parts of {arguments.part}: {rate:.1f} photos a second at {forward:.2f} GFLOP forward"
-    )
+    print(f"{arguments.backbone}, {kind}, parts of {arguments.part}: {rate:.1f} photos a second at {forward:.2f} GFLOP")
     print(f"{3 * forward * rate:.0f} of {peak:.0f} GFLOP/s of matrix products: {3 * forward * rate / peak:.0%}")
     shares: Counter[str] = Counter()
     for event in profiler.key_averages():

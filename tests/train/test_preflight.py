@@ -154,6 +154,7 @@ def planned_stage(**values: object) -> PlannedStage:
         part_size=8,
         views=1,
         compile=False,
+        precision="float32",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import Conv2dSame, pad_same
@@ -119,8 +119,7 @@ class _FastDepthwise(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return super().forward(input)
-        down, across = self.padding  # type: ignore[misc]
-        return _convolve_depthwise(self, input, (int(down), int(across)))
+        return _convolve_depthwise(self, input, cast(Pair, self.padding))  # never a word, see `_is_depthwise`
 
 
 class _FastDepthwiseSame(Conv2dSame):
@@ -129,7 +128,8 @@ class _FastDepthwiseSame(Conv2dSame):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return super().forward(x)
-        return _convolve_depthwise(self, pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0))
+        padded = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+        return _convolve_depthwise(self, padded, (0, 0))
 
 
 def speed_up_gradients(model: nn.Module) -> None:
