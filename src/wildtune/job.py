@@ -82,6 +82,9 @@ def train(
     if recipe.weights not in ("auto", "none"):
         # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
         recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
+    if recipe.split.keep:
+        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
+        recipe = recipe.model_copy(update={"split": kept})
     decisions = load_corrections(Path(corrections)) if corrections else ()
     catalogue = _load_catalogue(source, reporter, detections)
     if corrections:

@@ -39,7 +39,7 @@ def test_the_run_folder_holds_what_is_promised(run: job.Run) -> None:
     )
     for name in names.split():
         assert (run.folder / name).exists(), name
-    assert (run.folder / "split.csv").read_text().splitlines()[0] == "path,label,split,group"
+    assert (run.folder / "split.csv").read_text().splitlines()[0] == "path,label,split,group,sha256"
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["epoch"]) for row in rows] == [
         *(("transfer", e) for e in (1, 2, 3)),
