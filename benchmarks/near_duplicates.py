@@ -1,12 +1,13 @@
 """How many planted near copies the audit finds and names rightly, and how its search grows with the photos.
 
 python benchmarks/near_duplicates.py PHOTOS [--each 100] [--seed 0]   recall and precision of each kind
-python benchmarks/near_duplicates.py --scale                          time and memory, on generated hashes and features
+python benchmarks/near_duplicates.py --scale                          time and memory, on generated photos, hashes and features
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import random
 import resource
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,15 @@ from PIL import Image, ImageEnhance
 
 from wildtune.photos.audit import Findings, audit
 from wildtune.photos.banding import Search, find_close
+from wildtune.photos.catalogue import Photo, create_catalogue
 from wildtune.photos.decode import decode_photo
+from wildtune.photos.groups import group_photos
 from wildtune.photos.hashes import KEY_BITS, create_hashes, mirror_mask, windows
 from wildtune.photos.near import find_feature_candidates
 from wildtune.photos.register import register
 from wildtune.photos.sources import load_photos
+from wildtune.photos.split import split_photos
+from wildtune.recipe import SplitOptions
 
 # What is planted, and the words that must then name it.
 WORDS = {
@@ -37,7 +43,7 @@ WORDS = {
     "all at once": "mirrored, cropped and brightness or contrast changed",
 }
 LEAST_SIDE = 48
-HASHES, FEATURES, WIDTH = 1_000_000, 200_000, 1280
+ROWS, HASHES, FEATURES, WIDTH = 1_000_000, 1_000_000, 200_000, 1280
 
 
 def scale(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -212,24 +218,83 @@ def recall(pairs: np.ndarray, planted: np.ndarray, count: int) -> float:
     return float(np.isin(codes, pairs @ np.array([count, 1])).mean())
 
 
+def generate_photos(count: int) -> tuple[list[Photo], dict[str, str]]:
+    """Return photos of 200 classes, and the near copies of one in twenty by path.
+
+    Half are of 500 cameras, a minute and a half from shot to shot but for every third, which comes ten seconds after
+    the one before; one in ten has a group of the user's, of about 20 photos.
+    """
+    photos, near = [], {}
+    start = datetime(2020, 1, 1)
+    for i in range(count):
+        label, camera = f"class {i % 200}", f"camera {i % 500}" if i % 2 else ""
+        taken = (start + timedelta(seconds=90 * (i // 500) - 80 * (i // 500 % 3 == 2))).isoformat() if camera else ""
+        group = f"group {i // 200}" if i % 10 == 0 else ""
+        sha256 = hashlib.sha256(str(i).encode()).hexdigest()
+        photos.append(Photo(f"{label}/{i}.jpg", label, sha256, group, camera=camera, taken=taken))
+        if i % 20 < 2:
+            near[photos[-1].path] = f"near {i // 20}"
+    return photos, near
+
+
+def time_split(count: int) -> None:
+    """Print seconds of processor time and peak memory of cataloguing, grouping and splitting generated photos."""
+    photos, near = generate_photos(count)
+    started = time.process_time()
+    catalogue = create_catalogue(Path("photos"), photos)
+    listed = time.process_time()
+    groups, _ = group_photos(catalogue.photos, near, {}, "auto")
+    grouped = time.process_time()
+    united = sum(len(group.photos) > 1 for group in groups)
+    del groups
+    split = split_photos(Findings(catalogue, (), near), SplitOptions())
+    divided = time.process_time()
+    print(
+        f"{count:12,} {listed - started:10.1f} {grouped - listed:10.1f} {divided - grouped:10.1f} "
+        f"{divided - started:10.1f} {peak_gib():9.2f} GiB; {united:,} groups of more than one, "
+        f"{len(split.side('test')):,} test photos",
+        flush=True,
+    )
+
+
+def print_growth(sizes: list[int], seconds: list[float]) -> None:
+    """Print the power of the size that the time grows with, over the last doubling and over all."""
+    powers = [np.log(seconds[-1] / seconds[k]) / np.log(sizes[-1] / sizes[k]) for k in (0, -2)]
+    print(f"grows with the power {powers[0]:.2f} of the size over all, {powers[1]:.2f} over the last doubling")
+
+
 def time_growth(share_of_all: float, search: str) -> None:
-    """Print seconds of processor time and peak memory of the two searches at a quarter, half and the whole size."""
+    """Print seconds of processor time and peak memory at a quarter, half and the whole size."""
     rng = np.random.default_rng(0)
-    print("search             size  seconds   peak memory   candidates   planted found")
-    for share in (4, 2, 1) if search != "features" else ():
-        count = int(HASHES * share_of_all) // share
-        full, weak, index, planted = generate_hashes(count, rng)
-        started = time.process_time()
-        pairs = find_close(full, weak, index, (0, int(mirror_mask())), Search())
-        report("hashes", count, time.process_time() - started, pairs, planted)
-        del full, weak, index, pairs
-    for share in (4, 2, 1) if search != "hashes" else ():
-        count = int(FEATURES * share_of_all) // share
-        features, planted = generate_features(count, rng)
-        started = time.process_time()
-        pairs = find_feature_candidates(features)
-        report("features", count, time.process_time() - started, pairs, planted)
-        del features, pairs
+    if search in ("split", "all"):
+        print("photos        catalogue      group      split        all   peak memory")
+        for share in (4, 2, 1):
+            time_split(int(ROWS * share_of_all) // share)
+    kinds = {"hashes": HASHES, "features": FEATURES}
+    for kind in [kind for kind in kinds if search in (kind, "all")]:
+        print("search             size  seconds   peak memory   candidates   planted found")
+        sizes, seconds = [], []
+        for share in (4, 2, 1):
+            count = int(kinds[kind] * share_of_all) // share
+            if kind == "hashes":
+                full, weak, index, planted = generate_hashes(count, rng)
+                started = time.process_time()
+                pairs = find_close(full, weak, index, (0, int(mirror_mask())), Search())
+            else:
+                full = weak = index = None
+                features, planted = generate_features(count, rng)
+                started = time.process_time()
+                pairs = find_feature_candidates(features)
+            sizes.append(count)
+            seconds.append(time.process_time() - started)
+            report(kind, count, seconds[-1], pairs, planted)
+            features = full = weak = index = pairs = None
+        print_growth(sizes, seconds)
+    time_pixels(rng)
+
+
+def time_pixels(rng: np.random.Generator) -> None:
+    """Print how many photos are hashed, and how many pairs compared, in a second."""
     thumbnails = rng.integers(0, 256, (4000, 32, 32), dtype=np.uint8)
     started = time.process_time()
     create_hashes(thumbnails)
@@ -240,10 +305,13 @@ def time_growth(share_of_all: float, search: str) -> None:
     print(f"pixels compared: {len(pairs) / (time.process_time() - started):.0f} pairs a second")
 
 
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def report(name: str, count: int, seconds: float, pairs: np.ndarray, planted: np.ndarray) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{name:10} {count:12,} {seconds:8.1f} {peak:10.2f} GiB {len(pairs):12,} {recall(pairs, planted, count):12.1%}"
+        f"{name:10} {count:12,} {seconds:8.1f} {peak_gib():10.2f} GiB {len(pairs):12,} {recall(pairs, planted, count):12.1%}"
     )
     sys.stdout.flush()
 
@@ -254,7 +322,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", action="store_true")
-    parser.add_argument("--search", choices=("hashes", "features", "both"), default="both", help="of --scale")
+    parser.add_argument("--search", choices=("split", "hashes", "features", "all"), default="all", help="of --scale")
     parser.add_argument("--share", type=float, default=1.0, help="of the sizes of --scale")
     options = parser.parse_args()
     if options.photos:

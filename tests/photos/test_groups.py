@@ -72,12 +72,12 @@ def test_all_ties_are_united_and_names_lead() -> None:
         shot("a/5"),
     ]
     near = {"a/2": "a/2", "a/3": "a/2"}
-    groups, _ = group_photos(photos, near, "auto")
+    groups, _ = group_photos(photos, near, {}, "auto")
     assert [(g.key, g.name, g.photos) for g in groups] == [
         ("pond", "pond", (0, 1, 2, 3)),
         (photos[4].sha256, "", (4,)),
     ]
-    groups, _ = group_photos(photos[:2], {}, "auto")
+    groups, _ = group_photos(photos[:2], {}, {}, "auto")
     assert (groups[0].key, groups[0].name) == (photos[0].sha256, "a/1")
 
 
@@ -102,6 +102,13 @@ def test_camera_and_time_come_from_exif(
     assert facts.taken == ("2021-05-02T10:11:12" if taken else "")
     write(tmp_path / "a" / "1.jpg", data)
     write(tmp_path / "a" / "2.jpg", encode(scene(2)))
-    photos = {photo.path: photo for photo in audit(load_photos(tmp_path)).usable}
-    assert (photos["a/1.jpg"].camera, photos["a/1.jpg"].taken) == (camera, facts.taken)
-    assert (photos["a/2.jpg"].camera, photos["a/2.jpg"].taken) == ("", "")
+    write(tmp_path / "a" / "3.jpg", encode(scene(3), exif=exif))
+    write(tmp_path / "b" / "4.jpg", encode(scene(4), exif=exif))
+    findings = audit(load_photos(tmp_path))
+    groups, _ = group_photos(findings.usable, findings.near_groups, findings.facts, "camera")
+    names = {findings.usable[i].path: group.name for group in groups for i in group.photos}
+    assert names["a/1.jpg"] == names["a/3.jpg"] == (f"camera {camera}" if camera else "")
+    assert names["a/2.jpg"] == ""
+    assert (names["b/4.jpg"] == names["a/1.jpg"]) == (not camera or facts.serial != "")
+    taken_together = len(group_photos(findings.usable[:], {}, findings.facts, "auto")[0]) < 4
+    assert taken_together == bool(taken)

@@ -72,7 +72,8 @@ def test_several_changes_and_a_chain_end_in_one_group(tmp_path: Path) -> None:
 
 
 def test_near_copies_under_two_labels_are_kept_and_said_so(tmp_path: Path) -> None:
-    photos = {"dog/1.jpg": encode(scene(1)), "wolf/1.png": encode(scene(1), "PNG"), "wolf/2.jpg": encode(scene(2))}
+    photos = {"wolf/1.png": encode(scene(1), "PNG"), "wolf/2.jpg": encode(scene(2))}
+    photos["dog/1.jpg"] = encode(changed(scene(1), "rescaled"))
     findings = check(tmp_path, photos)
     conflicts = [f for f in findings.findings if f.kind == "label_conflict"]
     assert [(f.path, f.severity, f.other_path) for f in conflicts] == [

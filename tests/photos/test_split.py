@@ -82,7 +82,7 @@ def test_no_group_is_on_two_sides(
         result = split(photos, near, **options)
     except PhotosError:
         return
-    groups, _ = group_photos(result.photos, near, group_by)
+    groups, _ = group_photos(result.photos, near, {}, group_by)
     for group in groups:
         assert len({result.sides[i] for i in group.photos}) == 1, "a group is on two sides"
     if group_by != "none":

@@ -12,15 +12,15 @@ from wildtune.photos.groups import group_photos
 
 
 def create_groups(findings: Findings, photos: Sequence[Photo]) -> list[str]:
-    """Return for each photo the name of the group it must stay with, as a split by default has them.
+    """Return for each photo a name, the same for those that must stay together, as a split by default has them.
 
     A wrong label on one of two like photos would otherwise vouch for the other.
     """
-    keys = [""] * len(photos)
-    for group in group_photos(photos, findings.near_groups, findings.facts, "auto")[0]:
+    names = [""] * len(photos)
+    for number, group in enumerate(group_photos(photos, findings.near_groups, findings.facts, "auto")[0]):
         for i in group.photos:
-            keys[i] = group.key
-    return keys
+            names[i] = str(number)
+    return names
 
 
 def number_groups(groups: Sequence[str]) -> np.ndarray:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.decode import PhotoFacts
+from wildtune.photos.times import read_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,6 @@ class PhotoMarks:
 
 def create_marks(photo: Photo, facts: PhotoFacts) -> PhotoMarks:
     """Return the marks of a photo by what its source and its own bytes say."""
-    camera = photo.camera or " ".join(part for part in (facts.camera, facts.serial) if part)
-    taken = _time(photo.taken) or _time(facts.taken) or _time(facts.changed)
-    return PhotoMarks(facts.format, facts.width, facts.height, facts.size, camera, taken)
-
-
-def _time(text: str) -> datetime | None:
-    """Return the local time of an ISO 8601 text, None where there is none."""
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=None)
-    except ValueError:
-        return None
+    taken = read_time(photo.taken) or read_time(facts.taken) or read_time(facts.changed)
+    local = taken.replace(tzinfo=None) if taken else None
+    return PhotoMarks(facts.format, facts.width, facts.height, facts.size, photo.camera or facts.body, local)

@@ -7,13 +7,14 @@ its own least certain bits lead to (multi-probe, Lv and others 2007).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 _PROBED_BITS = 3
 _BLOCK = 16384  # queries at a time: with `most_in_drawer` it bounds the memory
 _IN_A_DRAWER = 4
+_FEW_PHOTOS = 65536
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Search:
 
     tables        tables, each with its own choice of bits
     key_bits      the lowest bits that keys are chosen from, at most 64
-    max_distance  bits in which a hash may differ from the query
+    max_distance  bits in which a hash may differ from the query, among up to 65,536 photos
     most_in_drawer  hashes of one drawer that a query is compared with; those of later photos are passed over
     most_each     candidates kept for each photo, the nearest
     """
@@ -44,16 +45,19 @@ def find_close(
     index    uint64 (N, W), the hashes under which each photo can be found
     turned   masks: each query is looked up turned by each of them (0: as it is)
 
-    The keys get a bit more whenever N doubles, so that a drawer holds about as many hashes whatever N is. The bits
-    of photos are uneven, so the time still grows somewhat faster than N. Where more than `most_in_drawer` hashes
-    share a drawer, such as those of night photos that are nearly black, each query is compared with those of the
-    first photos only: copies are then still linked through these, and other pairs of that drawer are missed.
+    The keys get a bit more whenever N doubles, so that a drawer holds about as many hashes whatever N is, and
+    `max_distance` one less whenever N grows fourfold, so that chance brings no more pairs for each photo. Where more
+    than `most_in_drawer` hashes share a drawer, such as those of night photos that are nearly black, each query is
+    compared with those of the first photos only, and looks into no other drawer of that table: copies are then still
+    linked through these, and other pairs of that drawer are missed.
     """
     count = len(queries)
     if count < 2:
         return np.zeros((0, 2), np.int64)
     bits = int(np.clip(round(np.log2(index.size / _IN_A_DRAWER)), 10, 24))
     best = _Pairs(count, search.most_each)
+    tighter = max(0, round(np.log2(count / _FEW_PHOTOS) / 2))
+    search = replace(search, max_distance=search.max_distance - tighter)
     random = np.random.default_rng(0)
     for _ in range(search.tables):
         table = _Table(index, np.sort(random.permutation(search.key_bits)[:bits]))
@@ -66,13 +70,12 @@ class _Table:
     """Every hash of an index, filed under some of its bits."""
 
     def __init__(self, index: np.ndarray, bits: np.ndarray) -> None:
-        self.hashes = index.reshape(-1)
-        self.width = index.shape[1]
-        self._lookup = np.zeros((8, 256), np.uint32)  # each byte's part of the key
+        hashes = index.reshape(-1)
+        self._lookup = np.zeros((4, 2**16), np.uint32)  # the part of the key that each 16 bits of a hash make up
         for place, bit in enumerate(bits):
-            values = np.arange(256) >> (int(bit) % 8) & 1
-            self._lookup[int(bit) // 8] |= (values << place).astype(np.uint32)
-        keys = self.keys(self.hashes)
+            values = np.arange(2**16) >> (int(bit) % 16) & 1
+            self._lookup[int(bit) // 16] |= (values << place).astype(np.uint32)
+        keys = self.keys(hashes)
         self.starts = np.zeros(2 ** len(bits) + 1, np.int64)
         np.cumsum(np.bincount(keys, minlength=2 ** len(bits)), out=self.starts[1:])
         filed = keys.astype(np.uint64)
@@ -80,15 +83,19 @@ class _Table:
         filed <<= np.uint64(32)
         filed |= np.arange(len(filed), dtype=np.uint64)
         filed.sort()
-        self.filed = filed.astype(np.uint32)
+        filed &= np.uint64(2**32 - 1)
+        # In the order of the drawers, so that looking one through reads memory from end to end.
+        self.hashes = hashes[filed]
+        filed //= np.uint64(index.shape[1])
+        self.photos = filed.astype(np.uint32)
 
     def keys(self, hashes: np.ndarray) -> np.ndarray:
         """Return the bits of each hash that this table files it under, uint32 (N,)."""
-        octets = np.ascontiguousarray(hashes, dtype="<u8").view(np.uint8).reshape(-1, 8)
-        found = np.zeros(len(octets), np.uint32)
-        for k in range(8):
-            if self._lookup[k].any():
-                found |= self._lookup[k][octets[:, k]]
+        parts = np.ascontiguousarray(hashes, dtype="<u8").view("<u2").reshape(-1, 4)
+        found = np.zeros(len(parts), np.uint32)
+        for k, lookup in enumerate(self._lookup):
+            if lookup.any():
+                found |= lookup[parts[:, k]]
         return found
 
 
@@ -102,7 +109,7 @@ class _Pairs:
         self._size = 0
 
     def add(self, first: np.ndarray, second: np.ndarray, distance: np.ndarray) -> None:
-        low, high = np.minimum(first, second).astype(np.int64), np.maximum(first, second).astype(np.int64)
+        low, high = np.minimum(first, second), np.maximum(first, second)
         # One number for each: the pair, then its distance, so that sorting brings the nearest of a pair first.
         self._waiting.append((low * self._count + high) * 128 + distance)
         self._size += len(low)
@@ -123,35 +130,41 @@ class _Pairs:
         found, codes, distance = found[first], codes[first], distance[first]
         keep = np.zeros(len(codes), bool)
         for photo in np.divmod(codes, self._count):
-            order = np.lexsort((distance, photo))
-            new = np.ones(len(order), bool)
-            new[1:] = photo[order][1:] != photo[order][:-1]
-            started = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
-            keep[order[np.arange(len(order)) - started < self._most_each]] = True
+            busy = np.bincount(photo, minlength=self._count) > self._most_each
+            keep |= ~busy[photo]
+            rows = np.flatnonzero(busy[photo])  # few, so that only these are sorted once more
+            rows = rows[np.lexsort((distance[rows], photo[rows]))]
+            new = np.ones(len(rows), bool)
+            new[1:] = photo[rows][1:] != photo[rows][:-1]
+            started = np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))
+            keep[rows[np.arange(len(rows)) - started < self._most_each]] = True
         self._waiting = [found[keep]]
         self._size = int(keep.sum())
 
 
 def _look_up(queries: np.ndarray, weak: np.ndarray, table: _Table, search: Search, best: _Pairs) -> None:
     """Add the photos of the index that are close to each query, uint64 (N,), to the pairs."""
+    order = np.argsort(table.keys(queries))  # neighbours look into the same part of the table
     for start in range(0, len(queries), _BLOCK):
-        hashes = queries[start : start + _BLOCK]
-        keys, rest = table.keys(hashes), table.keys(weak[start : start + _BLOCK])
+        asking = order[start : start + _BLOCK]
+        hashes = queries[asking]
+        keys, rest = table.keys(hashes), table.keys(weak[asking])
         turns = [np.zeros(len(hashes), np.uint32)]
         for _ in range(_PROBED_BITS):
             bit = rest & (~rest + np.uint32(1))  # the lowest that is set
             rest = rest ^ bit
             turns += [np.where((bit > 0) & ((turn > 0) | (k == 0)), turn | bit, 0) for k, turn in enumerate(turns)]
+        crowded = table.starts[keys + 1] - table.starts[keys] > search.most_in_drawer
         for k, turn in enumerate(turns):
             at = keys ^ turn
             begin = table.starts[at]
             length = np.minimum(table.starts[at + 1] - begin, search.most_in_drawer)
             if k:
-                length[turn == 0] = 0
+                length[(turn == 0) | crowded] = 0
             query = np.repeat(np.arange(len(hashes)), length)
             place = np.arange(len(query)) - np.repeat(np.cumsum(length) - length - begin, length)
-            entry = table.filed[place]
-            distance = np.bitwise_count(table.hashes[entry] ^ hashes[query])
-            photo = entry // np.uint32(table.width)
-            close = (distance <= search.max_distance) & (photo != query + start)
-            best.add(query[close] + start, photo[close], distance[close])
+            distance = np.bitwise_count(table.hashes[place] ^ hashes[query])
+            near = np.flatnonzero(distance <= search.max_distance)
+            first, second = asking[query[near]], table.photos[place[near]].astype(np.int64)
+            other = first != second
+            best.add(first[other], second[other], distance[near][other])

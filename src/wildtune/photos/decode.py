@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+
+from wildtune.photos.times import iso_time
 
 # The suffixes a photo may have, and the format that its content should then be in.
 FORMAT_OF_SUFFIX = {
@@ -113,6 +114,11 @@ class PhotoFacts:
     serial: str = ""
     taken: str = ""
     changed: str = ""
+
+    @property
+    def body(self) -> str:
+        """The camera that took the photo: make, model and serial number, as far as the photo says them."""
+        return " ".join(part for part in (self.camera, self.serial) if part)
 
 
 def decode_photo(data: bytes, min_side: int | None = None, box: Box | None = None) -> np.ndarray:
@@ -244,19 +250,11 @@ def _origin(image: Image.Image) -> tuple[str, str, str, str]:
         exif = image.getexif()
         more = exif.get_ifd(_EXIF_IFD) if exif else {}
         make, model, serial = (_text(value) for value in (exif.get(_MAKE), exif.get(_MODEL), more.get(_SERIAL)))
-        taken, changed = (_exif_time(value) for value in (more.get(_TAKEN), exif.get(_CHANGED)))
+        taken, changed = (iso_time(_text(value)[:19]) or "" for value in (more.get(_TAKEN), exif.get(_CHANGED)))
     except Exception:  # damaged metadata is no reason to lose the photo
         return "", "", "", ""
     camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
     return camera, serial, taken, changed
-
-
-def _exif_time(value: object) -> str:
-    """Return a time of EXIF data in ISO 8601, "" for what is none."""
-    try:
-        return datetime.strptime(_text(value)[:19], "%Y:%m:%d %H:%M:%S").isoformat()
-    except ValueError:
-        return ""
 
 
 def _text(value: object) -> str:

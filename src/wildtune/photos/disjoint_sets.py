@@ -21,3 +21,10 @@ class DisjointSets:
         """Make one set of those of `i` and `j`."""
         low, high = sorted((self.root(i), self.root(j)))
         self._parent[high] = low
+
+    def members(self) -> list[list[int]]:
+        """Return the sets, each in order, in the order of their least numbers."""
+        found: dict[int, list[int]] = {}
+        for i in range(len(self._parent)):
+            found.setdefault(self.root(i), []).append(i)
+        return list(found.values())

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.decode import PhotoFacts
 from wildtune.photos.disjoint_sets import DisjointSets
+from wildtune.photos.times import read_time
 
 BURST_GAP_S = 60.0
 
@@ -65,10 +66,7 @@ def group_photos(
             if found
             else f"No photo has a {group_by} to be kept together by (split.group_by)."
         )
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(photos)):
-        members[sets.root(i)].append(i)
-    return [_create_group(photos, names, found_here) for found_here in members.values()], notices
+    return [_create_group(photos, names, members) for members in sets.members()], notices
 
 
 def folder_of(photo: Photo) -> str:
@@ -88,7 +86,7 @@ def _with_origin(photo: Photo, facts: PhotoFacts | None) -> Photo:
     """Return a photo with camera and time from its own bytes where its source gives none."""
     if facts is None or not (facts.camera or facts.serial or facts.taken):
         return photo
-    camera = " ".join(part for part in (facts.camera, facts.serial) if part)
+    camera = facts.body
     if camera and not facts.serial:  # two cameras of one model are told apart by where their photos lie
         camera += f" in {PurePosixPath(photo.path).parent}"
     return replace(photo, camera=photo.camera or camera, taken=photo.taken or facts.taken)
@@ -122,10 +120,9 @@ def _tie_bursts(sets: DisjointSets, photos: Sequence[Photo]) -> list[str]:
 
 
 def _time_of(taken: str) -> datetime | None:
-    """Return a time in the camera's own clock, None where it is unknown or only a date."""
-    try:
-        time = datetime.fromisoformat(taken)
-    except ValueError:
+    """Return a time that can be compared with others of its camera, None where it is unknown or only a date."""
+    time = read_time(taken)
+    if time is None:
         return None
     if time.tzinfo is not None:
         time = time.astimezone(UTC).replace(tzinfo=None)

@@ -19,6 +19,7 @@ from wildtune.photos.register import Registration, register
 LEAST_AGREEMENT = 0.95
 LEAST_DETAIL = 0.70
 LEAST_LOCAL = 0.60
+LEAST_BLOCKS = 5
 _CROPPED_BELOW = 0.965  # share of the area
 _OTHER_GAIN = 0.06
 _OTHER_SHIFT = 3.0  # of 255
@@ -70,6 +71,9 @@ def find_near_pairs(
         part = pairs[start : start + _ROWS]
         lies = register(thumbnails, aspects, part)
         same = (lies.agreement >= LEAST_AGREEMENT) & (lies.detail >= LEAST_DETAIL) & (lies.local >= LEAST_LOCAL)
+        # One shape on even ground, such as a bird in the sky, can be laid over another's: only where it stands.
+        moved = lies.mirrored | (lies.window[:, 2] * lies.window[:, 3] < _CROPPED_BELOW)
+        same &= ~moved | (lies.blocks >= LEAST_BLOCKS)
         for i in np.flatnonzero(same):
             first, second = (int(photo) for photo in part[i])
             found.append(NearPair(first, second, _describe(lies, int(i)), float(lies.detail[i])))

@@ -29,6 +29,7 @@ class Registration:
     agreement  float32: correlation of the grey values over the window, -1 to 1
     detail     float32: the same of what is left without the coarse light and shade
     local      float32: the same of the detail in the worst quarter of the 16 blocks of the window that have some
+    blocks     int64: how many of the 16 blocks have detail in both photos
     gain       float32: contrast of the inner photo's coarse light and shade over that of the outer
     shift      float32: mean grey of the inner photo less that of the outer, 0-255
     """
@@ -39,6 +40,7 @@ class Registration:
     agreement: np.ndarray
     detail: np.ndarray
     local: np.ndarray
+    blocks: np.ndarray
     gain: np.ndarray
     shift: np.ndarray
 
@@ -79,6 +81,7 @@ def _lay_over(thumbnails: np.ndarray, pairs: np.ndarray, start: _Start) -> Regis
     inner = np.where(start.mirrored[:, None, None], inner[:, :, ::-1], inner)
     count = len(pairs)
     agreement, detail, local, gain, shift = (np.zeros(count, np.float32) for _ in range(5))
+    blocks = np.zeros(count, np.int64)
     window = start.window.copy()
     hopeful = np.flatnonzero(start.coarse >= _LEAST_COARSE)
     if len(hopeful):
@@ -88,10 +91,12 @@ def _lay_over(thumbnails: np.ndarray, pairs: np.ndarray, start: _Start) -> Regis
         agreement[hopeful] = _correlation(a, seen)
         soft, soft_seen = (_blur(_blur(_blur(pixels))) for pixels in (a, seen))
         detail[hopeful] = _correlation(a - soft, seen - soft_seen)
-        local[hopeful] = _local_correlation(a - soft, seen - soft_seen)
+        local[hopeful], blocks[hopeful] = _local_correlation(a - soft, seen - soft_seen)
         gain[hopeful] = soft.std(axis=(1, 2)) / np.maximum(soft_seen.std(axis=(1, 2)), 1e-3)
         shift[hopeful] = a.mean(axis=(1, 2)) - seen.mean(axis=(1, 2))
-    return Registration(np.full(count, start.swapped), start.mirrored, window, agreement, detail, local, gain, shift)
+    return Registration(
+        np.full(count, start.swapped), start.mirrored, window, agreement, detail, local, blocks, gain, shift
+    )
 
 
 def _better(first: Registration, second: Registration) -> Registration:
@@ -202,8 +207,11 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found.astype(np.float32)
 
 
-def _local_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the lower quartile of the correlations in the blocks of detail (P, 32, 32), float32 (P,); 1 if none."""
+def _local_correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower quartile of the correlations in the blocks of detail (P, 32, 32), and how many blocks have any.
+
+    The former is float32 (P,), 1 where there is no detail, the latter int64 (P,).
+    """
     size = _SIDE // _BLOCKS
     blocks = []
     for pixels in (a, b):
@@ -214,7 +222,8 @@ def _local_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     together = (blocks[0] * blocks[1]).mean(axis=2) / np.maximum(deviations[0] * deviations[1], 1e-3)
     told = np.minimum(*deviations) >= _LEAST_DEVIATION
     ordered = np.sort(np.where(told, together, np.inf), axis=1)
-    place = told.sum(axis=1) // 4
+    counts = told.sum(axis=1)
+    place = counts // 4
     found = np.take_along_axis(ordered, np.minimum(place, ordered.shape[1] - 1)[:, None], axis=1)[:, 0]
     result: np.ndarray = np.where(np.isfinite(found), found, 1).astype(np.float32)
-    return result
+    return result, counts

@@ -134,21 +134,50 @@ def save_split(split: Split, path: Path) -> None:
     files.write_text(path, files.csv_text(("path", "label", "split", "group", "sha256"), rows))
 
 
+def load_split(findings: Findings, path: Path) -> Split:
+    """Return the split that `save_split` wrote of these photos, whatever sides would be given them today.
+
+    Photos are known by their SHA-256, or by their paths where the file has none. Those that are set aside by now but
+    were not then are in it. Raises PhotosError where photos are missing or new, or the file cannot be read.
+    """
+    rows = _read_rows(path)
+    listed = {row.get("sha256") or row["path"]: row for row in rows}
+    named = "sha256" not in (rows or [{}])[0]
+    keys = {id(photo): photo.path if named else photo.sha256 for photo in findings.catalogue.photos}
+    found = {keys[id(photo)]: photo for photo in (*reversed(findings.catalogue.photos), *findings.usable)}
+    photos = tuple(photo for photo in findings.catalogue.photos if photo is found[keys[id(photo)]])
+    photos = tuple(photo for photo in photos if keys[id(photo)] in listed)
+    if len(photos) < len(listed) or any(keys[id(photo)] not in listed for photo in findings.usable):
+        raise PhotosError(f"{path} lists other photos than there are now in {findings.catalogue.root}.")
+    mine = [listed[keys[id(photo)]] for photo in photos]
+    labels = {photo.label for photo in photos}
+    class_names = tuple(name for name in findings.catalogue.class_names if name in labels)
+    sides, groups = tuple(row["split"] for row in mine), tuple(row["group"] for row in mine)
+    return Split(findings.catalogue.root, photos, sides, class_names, groups=groups)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a split.csv; raises PhotosError where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+    except OSError as error:
+        raise PhotosError(f"{path} cannot be read: {explain_os_error(error)}.\nGive a run's split.csv.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PhotosError(f"{path} must be a CSV file, as runs have it ({error}).") from error
+
+
 def _load_kept_sides(path: str) -> dict[str, str]:
     """Return the side of each photo of an earlier split.csv, by SHA-256."""
     if not path:
         return {}
     try:
-        with open(path, encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle))
-        kept = {row["sha256"]: row["split"] for row in rows if row["sha256"]}
-    except OSError as error:
+        kept = {row["sha256"]: row["split"] for row in _read_rows(Path(path)) if row["sha256"]}
+    except PhotosError as error:
+        raise PhotosError(f"split.keep: {error}") from error
+    except KeyError as error:
         raise PhotosError(
-            f"split.keep: {path} cannot be read: {explain_os_error(error)}.\nGive a run's split.csv."
-        ) from error
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise PhotosError(
-            f"split.keep: {path} must be a CSV file with the columns split and sha256, as runs have it ({error})."
+            f"split.keep: {path} must have the columns split and sha256, as runs write them. {error} is missing."
         ) from error
     wrong = sorted(set(kept.values()) - set(SPLITS))
     if wrong:
@@ -160,6 +189,12 @@ def _create_groups(findings: Findings, options: SplitOptions, notices: list[str]
     """Gather the photos into groups in the order of their hashes, with the sides that are given set."""
     photos = findings.usable
     kept = _load_kept_sides(options.keep)
+    if kept:  # a photo follows the copies of it that are set aside, so that no picture changes its side
+        digests = {photo.path: photo.sha256 for photo in findings.catalogue.photos}
+        for finding in findings.findings:
+            side = kept.get(digests[finding.path]) if finding.kind == "exact_duplicate" else None
+            if side:
+                kept.setdefault(digests[finding.other_path], side)
     united, found = group_photos(photos, findings.near_groups, findings.facts, options.group_by)
     notices += found
     groups, torn, moved = [], [], 0
@@ -263,7 +298,7 @@ def _promote(name: str, side: str, parts: list[_Group], tally: _Tally, most_held
 
     def rank(group: _Group) -> tuple[bool, bool, int, float, str]:
         too_large = group.side == "train" and group.counts[name] > room
-        return group.side != "train", too_large, group.counts[name] if too_large else 0, group.place, group.key
+        return too_large, group.side != "train", group.counts[name] if too_large else 0, group.place, group.key
 
     spare = [group for group in parts if tally.spares(group)]
     if spare:

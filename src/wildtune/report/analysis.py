@@ -28,7 +28,7 @@ FAULTS = {
     "misnamed": "of another file type than the name says",
     "tiny": "with too few pixels to show an animal well",
     "blank": "blank, a single even colour",
-    "exact_duplicate": "surplus copies of another photo, byte for byte (on both sides of the split they "
+    "exact_duplicate": "surplus copies of another photo, the same bytes or pixels (on both sides of the split they "
     "would flatter the accuracy)",
     "near_duplicate": "that are another photo rescaled, cropped, mirrored or with other light (all on its side of the "
     "split)",
