@@ -156,6 +156,29 @@ def test_shares_come_as_near_as_hashes_bring_them() -> None:
         assert abs(found[name, "val"] - 200) < 4 * (2000 * 0.10 * 0.90) ** 0.5
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 12), min_size=8, max_size=60), min_size=2, max_size=4),
+    st.integers(0, 10**6),
+)
+def test_classes_get_the_shares_that_their_groups_allow(classes: list[list[int]], seed: int) -> None:
+    photos = [
+        photo(c * 10**6 + g * 100 + i, f"c{c}", group=f"{c}-{g}")
+        for c, sizes in enumerate(classes)
+        for g, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    found = counts_of(split(photos, seed=seed))
+    for c, sizes in enumerate(classes):
+        total, squares = sum(sizes), sum(size**2 for size in sizes)
+        for side, share in (("test", 0.15), ("val", 0.10)):
+            deviation = (squares * share * (1 - share)) ** 0.5  # of groups drawn by lot
+            off = abs(found[f"c{c}", side] - share * total)
+            assert off <= 5.5 * deviation + max(sizes), f"{side} is too far from its share"
+            assert found[f"c{c}", side] > 0
+        assert found[f"c{c}", "train"] >= 0.375 * total - max(sizes)
+
+
 def test_another_share_of_val_leaves_the_test_photos_alone() -> None:
     photos = [photo(i, "ab"[i % 2]) for i in range(300)]
     few, many = ({p.sha256 for p in split(photos, val=val).side("test")} for val in (0.05, 0.3))

@@ -16,9 +16,9 @@ from wildtune.photos.register import Registration, register
 
 # Measured on web photos (docs/explanation/splits.md): copies made on purpose agree by 0.97 and more, in detail by
 # 0.93, in the worse blocks by 0.87; the most alike of different photos by 0.94, 0.64 and 0.55.
-LEAST_AGREEMENT = 0.95
-LEAST_DETAIL = 0.70
-LEAST_LOCAL = 0.60
+LEAST = (0.95, 0.70, 0.60)
+# Where light was clipped the grey values agree less, and the detail that is left still does.
+LEAST_CLIPPED = (0.85, 0.85, 0.75)
 LEAST_BLOCKS = 5
 _CROPPED_BELOW = 0.965  # share of the area
 _OTHER_GAIN = 0.06
@@ -26,8 +26,7 @@ _OTHER_SHIFT = 3.0  # of 255
 _LEAST_COSINE = 0.75
 _FEATURE_BITS = 64
 _FEATURE_WEAK_BITS = 16
-_FEATURE_SEARCH = Search(tables=8, key_bits=64, max_distance=20, most_in_drawer=64, most_each=24)
-_FEATURES_EACH = 12
+_FEATURE_SEARCH = Search(tables=8, key_bits=64, max_distance=15, most_in_drawer=64, most_each=12)
 _ROWS = 8192
 
 
@@ -70,7 +69,7 @@ def find_near_pairs(
     for start in range(0, len(pairs), _ROWS):
         part = pairs[start : start + _ROWS]
         lies = register(thumbnails, aspects, part)
-        same = (lies.agreement >= LEAST_AGREEMENT) & (lies.detail >= LEAST_DETAIL) & (lies.local >= LEAST_LOCAL)
+        same = _is_alike(lies, *LEAST) | _is_alike(lies, *LEAST_CLIPPED)
         # One shape on even ground, such as a bird in the sky, can be laid over another's: only where it stands.
         moved = lies.mirrored | (lies.window[:, 2] * lies.window[:, 3] < _CROPPED_BELOW)
         same &= ~moved | (lies.blocks >= LEAST_BLOCKS)
@@ -78,6 +77,12 @@ def find_near_pairs(
             first, second = (int(photo) for photo in part[i])
             found.append(NearPair(first, second, _describe(lies, int(i)), float(lies.detail[i])))
     return tuple(found)
+
+
+def _is_alike(lies: Registration, agreement: float, detail: float, local: float) -> np.ndarray:
+    """Say of each pair whether it reaches the three correlations, bool (P,)."""
+    found: np.ndarray = (lies.agreement >= agreement) & (lies.detail >= detail) & (lies.local >= local)
+    return found
 
 
 def find_hash_candidates(thumbnails: np.ndarray) -> np.ndarray:
