@@ -42,41 +42,44 @@ def shot_at(second: int) -> str:
     return f"2021-05-02T{10 + second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}" if second >= 0 else ""
 
 
-rows = st.tuples(
-    st.sampled_from("abc"),
-    st.sampled_from(["", "", "g1", "g2", "g3", "g4"]),  # the user's group
-    st.sampled_from(["", "", "", "n1", "n2", "n3"]),  # near copies
-    st.sampled_from([-1, -1, *range(0, 2000, 45)]),  # time
-    st.sampled_from(["x", "y", ""]),  # folder and camera
-)
-photo_lists = st.lists(rows, min_size=12, max_size=80).map(
-    lambda drawn: [
-        Photo(f"{label}/{place}/{i}.jpg", label, photo(i, label).sha256, group, camera=place, taken=shot_at(second))
-        for i, (label, group, _, second, place) in enumerate(drawn)
-    ]
-)
-near_ties = st.dictionaries(st.integers(0, 79), st.sampled_from(["n1", "n2", "n3"]), max_size=25)
+def grouped_photos(number: int, count: int, share: float, places: int) -> tuple[list[Photo], dict[str, str]]:
+    """Photos of three classes and their near copies by path: each kind of tie takes about `share` of the photos."""
+    rng = random.Random(number)
+
+    def tie(name: str, groups: int) -> str:
+        return f"{name}{rng.randrange(groups)}" if rng.random() < share else ""
+
+    photos, near = [], {}
+    for i in range(count):
+        label, place = rng.choice("abc"), tie("cam", places)
+        second = rng.choice(range(0, 60 * count, 45)) if rng.random() < share else -1
+        values = {"group": tie("g", 1 + count // 6), "camera": place, "taken": shot_at(second)}
+        photos.append(Photo(f"{label}/{place or 'x'}/{i}.jpg", label, photo(i, label).sha256, **values))
+        near[photos[-1].path] = tie("n", 1 + count // 6)
+    return photos, {path: name for path, name in near.items() if name}
+
+
+drawn = st.tuples(st.integers(0, 10**6), st.integers(12, 90), st.sampled_from([0.1, 0.3, 0.6]), st.integers(2, 20))
+groupings = drawn.map(lambda values: grouped_photos(*values))
 ratios = st.tuples(st.floats(0.02, 0.45), st.one_of(st.just(0.0), st.floats(0.02, 0.45)))
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    photo_lists,
-    near_ties,
+    groupings,
     ratios,
     st.integers(0, 3),
     st.sampled_from(["auto", "none", "folder", "camera"]),
     st.randoms(use_true_random=False),
 )
 def test_no_group_is_on_two_sides(
-    photos: list[Photo],
-    ties: dict[int, str],
+    grouping: tuple[list[Photo], dict[str, str]],
     shares: tuple[float, float],
     seed: int,
     group_by: str,
     shuffler: random.Random,
 ) -> None:
-    near = {photos[i].path: name for i, name in ties.items() if i < len(photos)}
+    photos, near = grouping
     options = {"val": shares[0], "test": shares[1], "seed": seed, "group_by": group_by}
     try:
         result = split(photos, near, **options)
@@ -88,8 +91,10 @@ def test_no_group_is_on_two_sides(
     if group_by != "none":
         sides_of = defaultdict(set)
         for p, side in zip(result.photos, result.sides, strict=True):
-            sides_of[near.get(p.path, p.path)].add(side)
-            sides_of["user's " + (p.group or p.path)].add(side)
+            sides_of["near", near.get(p.path, p.path)].add(side)
+            sides_of["given", p.group or p.path].add(side)
+            if group_by == "camera" and p.camera:
+                sides_of["camera", p.camera].add(side)
         assert all(len(sides) == 1 for sides in sides_of.values())
     assert {p.label for p in result.side("train")} == set(result.class_names), "a class is not trained on"
     assert ("test" in result.sides) <= (shares[1] > 0)
@@ -266,14 +271,12 @@ def test_small_classes_train_first() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    photo_lists, st.lists(st.sampled_from(["", "train", "val", "test"]), min_size=80, max_size=80), st.integers(0, 3)
-)
-def test_the_users_sides_are_obeyed(photos: list[Photo], sides: list[str], seed: int) -> None:
-    given_to = [replace(p, split=side) for p, side in zip(photos, sides, strict=False)]
+@given(groupings, st.lists(st.sampled_from(["", "train", "val", "test"]), min_size=90, max_size=90), st.integers(0, 3))
+def test_the_users_sides_are_obeyed(grouping: tuple[list[Photo], dict[str, str]], sides: list[str], seed: int) -> None:
+    given_to = [replace(p, split=side) for p, side in zip(grouping[0], sides, strict=False)]
     has = {p.split for p in given_to}
     try:
-        result = split(given_to, seed=seed)
+        result = split(given_to, grouping[1], seed=seed)
     except PhotosError:
         return
     for p, side in zip(result.photos, result.sides, strict=True):
