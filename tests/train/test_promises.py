@@ -191,6 +191,27 @@ def test_photos_that_changed_stop_a_resume(tmp_path: Path, run: job.Run, photos:
     assert checkpoint.load_progress(run.folder).records
 
 
+def test_a_run_goes_on_with_its_own_split_whatever_would_be_drawn_today(tmp_path: Path, run: job.Run) -> None:
+    import shutil
+
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    recipe = (copy / "recipe.toml").read_text("utf-8")
+    assert 'keep = ""' in recipe
+    # The split that was kept is gone by now, and another seed would give other sides.
+    recipe = recipe.replace('keep = ""', f"keep = '{tmp_path / 'gone.csv'}'")
+    (copy / "recipe.toml").write_text(recipe, "utf-8")
+    lines = (copy / "split.csv").read_text("utf-8").splitlines()
+    before = (copy / "evaluation.json").read_bytes()
+    for columns in (5, 4):  # runs of earlier versions have no column sha256
+        text = "".join(",".join(line.split(",")[:columns]) + "\n" for line in lines)
+        (copy / "split.csv").write_text(text, "utf-8")
+        job.resume(copy)
+        assert (copy / "evaluation.json").read_bytes() == before
+    (copy / "split.csv").write_text("".join(f"{line}\n" for line in lines[:-1]), "utf-8")
+    with pytest.raises(job.CommandError, match="changed"):
+        job.resume(copy)
+
+
 def test_the_batches_follow_from_the_seed_alone() -> None:
     first = batches.batch_order(1, "transfer", 0, 10, 4)
     assert [len(b) for b in first] == [4, 4, 2]
