@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from photo_files import encode, scene, write
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from wildtune.photos import near
 from wildtune.photos.audit import Findings, audit, load_findings, save_findings
 from wildtune.photos.banding import Search, find_close
+from wildtune.photos.catalogue import Photo, create_catalogue, photo_sha256
 from wildtune.photos.hashes import create_hashes, create_thumbnail_pixels, mirror_mask, window_coefficients, windows
 from wildtune.photos.near import find_feature_candidates, find_near_pairs
 from wildtune.photos.register import register
@@ -181,3 +183,51 @@ def test_features_add_candidates_and_pixels_decide() -> None:
 def test_nothing_to_compare(count: int) -> None:
     thumbnails = np.zeros((count, 32, 32), np.uint8)
     assert find_near_pairs(thumbnails, np.ones(count, np.float32), np.zeros((count, 4), np.float32)) == ()
+
+
+def bird(x: int, y: int, wings: int) -> np.ndarray:
+    """A small dark bird in an even sky."""
+    image = Image.new("RGB", (300, 200), (120, 160, 220))
+    ImageDraw.Draw(image).polygon([(x - wings, y - 8), (x, y), (x + wings, y - 8), (x, y + 10)], fill=(20, 20, 20))
+    return np.asarray(image)
+
+
+def test_one_bird_in_the_sky_is_not_laid_over_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    birds = [bird(*(int(v) for v in rng.integers((60, 50, 12), (240, 150, 50)))) for _ in range(60)]
+    thumbnails, aspects = thumbnails_of(*birds, birds[0])
+    pairs = find_near_pairs(thumbnails, aspects)
+    assert (0, 60) in {(pair.first, pair.second) for pair in pairs}
+    assert not [pair for pair in pairs if "cropped" in pair.relation or "mirrored" in pair.relation]
+    monkeypatch.setattr(near, "LEAST_BLOCKS", 0)
+    assert len(find_near_pairs(thumbnails, aspects)) > 50, "else the rule is not needed"
+
+
+def test_crops_of_one_photo_are_no_copies_and_of_two_copies_are(tmp_path: Path) -> None:
+    write(tmp_path / "1.jpg", encode(scene(1, 400, 600)))
+    write(tmp_path / "2.jpg", encode(scene(1, 400, 600), quality=60))
+    boxes = {"1.jpg#1": (0.1, 0.1, 0.5, 0.5), "1.jpg#2": (0.1, 0.1, 0.5, 0.52), "2.jpg#1": (0.1, 0.1, 0.5, 0.5)}
+    photos = []
+    for path, box in boxes.items():
+        data = (tmp_path / path[:5]).read_bytes()
+        photos.append(Photo(path, "bear", photo_sha256(data, box), container=path[:5], box=box))
+    findings = audit(create_catalogue(tmp_path, photos)).findings
+    assert {f.kind for f in findings} == {"near_duplicate"}
+    assert all("2.jpg" in f.path + f.other_path for f in findings if "itself" not in f.detail)
+    assert audit(create_catalogue(tmp_path, photos[:2])).findings == ()
+
+
+def test_features_of_an_audit_are_those_of_its_photos(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "0.jpg", b"broken")
+    wide = scene(3, 240, 360)
+    for i, pixels in enumerate([wide, wide[20:220, 100:330], *(scene(20 + k) for k in range(6))], start=1):
+        write(tmp_path / "a" / f"{i}.jpg", encode(pixels, quality=90))
+    catalogue = load_photos(tmp_path)
+    rng = np.random.default_rng(0)
+    vectors = {photo.path: rng.standard_normal(32).astype(np.float32) for photo in catalogue.photos}
+    vectors["a/2.jpg"] = vectors["a/1.jpg"]
+    features = np.stack([vectors[photo.path] for photo in catalogue.photos])
+    assert audit(catalogue).near_groups == {}
+    assert dict(audit(catalogue, features=features).near_groups) == dict.fromkeys(("a/1.jpg", "a/2.jpg"), "a/1.jpg")
+    with pytest.raises(ValueError, match="a row for each of the 9"):
+        audit(catalogue, features=features[1:])

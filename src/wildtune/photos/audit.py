@@ -123,6 +123,8 @@ def audit(
     one backbone: they bring together near copies that no hash does. Never raises for a fault of a photo.
     """
     photos = catalogue.photos
+    if features is not None and len(features) != len(photos):
+        raise ValueError(f"features must have a row for each of the {len(photos)} photos. Got {len(features)}")
     found: list[Finding] = []
     facts: dict[str, PhotoFacts] = {}
     contents: dict[str, list[Photo]] = {}  # photos with the same bytes that show something
@@ -147,7 +149,9 @@ def audit(
     thumbnails = thumbnails[: len(firsts)]
     facts_of = [facts[photos[i].path] for i in firsts]
     aspects = np.array([each.width / each.height for each in facts_of], np.float32)
-    pairs = find_near_pairs(thumbnails, aspects, None if features is None else features[firsts])
+    if features is not None and len(firsts) < len(features):
+        features = features[firsts]
+    pairs = find_near_pairs(thumbnails, aspects, features)
     proven = find_same_pictures(catalogue, [photos[i] for i in firsts], facts_of, fingerprints, pairs)
     copies, kept = _compare_copies(list(contents.values()), facts, proven)
     near, near_groups = _near_copies(kept, facts, pairs)
