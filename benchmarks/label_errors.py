@@ -18,7 +18,7 @@ import numpy as np
 from wildtune.check.confounds import find_giveaways
 from wildtune.check.groups import create_groups
 from wildtune.check.label_suspects import held_out_probabilities, rank_labels
-from wildtune.check.marks import PhotoMarks, read_marks
+from wildtune.check.marks import PhotoMarks, create_marks
 from wildtune.check.steps import extract_features
 from wildtune.photos.audit import audit
 from wildtune.photos.catalogue import Photo
@@ -107,9 +107,7 @@ def main() -> None:
         features = extract_features(findings.catalogue, photos, recipe, tell)
     print(f"features of {len(photos)} photos: {time.perf_counter() - started:.1f} s (none where they are cached)")
     report_labels(photos, features, groups, options.share, options.seeds)
-    started = time.perf_counter()
-    marks = read_marks(findings.catalogue, photos)
-    print(f"marks of the files: {time.perf_counter() - started:.1f} s")
+    marks = [create_marks(photo, findings.facts[photo.path]) for photo in photos]
     report_giveaways(photos, marks, groups, 10 * options.seeds)
 
 

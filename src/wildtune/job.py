@@ -28,7 +28,7 @@ from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
-from wildtune.photos.split import Split, save_split, split_photos
+from wildtune.photos.split import Split, load_split, save_split, split_photos
 from wildtune.predict.predictions import Predictions, save_predictions
 from wildtune.predict.predictor import Predictor, create_predictor, load_input, say_what_it_knows
 from wildtune.progress import ProgressCallback, Reporter
@@ -83,6 +83,9 @@ def train(
     if recipe.weights not in ("auto", "none"):
         # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
         recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
+    if recipe.split.keep:
+        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
+        recipe = recipe.model_copy(update={"split": kept})
     decisions = load_corrections(Path(corrections)) if corrections else ()
     catalogue = _load_catalogue(source, reporter, detections)
     if corrections:
@@ -126,7 +129,7 @@ def resume(
     Raises CommandError when the folder is no run or the photos are no longer those it was planned for.
     """
     folder, reporter = Path(folder), reporter or Reporter()
-    missing = [n for n in ("recipe.toml", "environment.json", "plan.toml") if not (folder / n).exists()]
+    missing = [n for n in ("recipe.toml", "environment.json", "plan.toml", "split.csv") if not (folder / n).exists()]
     if missing:
         raise CommandError(
             f"{folder} holds no run to go on with: {', '.join(missing)} is not there.\n"
@@ -144,8 +147,8 @@ def resume(
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
     findings = audit_set(catalogue, recipe.seed, reporter)
-    split = split_photos(findings, recipe.split)
-    if plan.data_key != data_key(split):
+    split = _load_planned(findings, plan, folder)
+    if split is None:
         cause = f"\nIts crops depend on the detections too: {detections.path}" if detections else ""
         raise CommandError(
             "The photos or their labels have changed since the run was planned, so it cannot go on as the same run.\n"
@@ -270,6 +273,15 @@ def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
     write_demo_photos(out / "photos", per_species=60)
     recipe = load_recipe("demo", backbone=DEMO_BACKBONE, weights=str(demo_weights_path()))
     return train(out / "photos", recipe, out / "run", reporter)
+
+
+def _load_planned(findings: Findings, plan: Plan, folder: Path) -> Split | None:
+    """Return the run's own split of its photos, None where these are no longer those it was planned for."""
+    try:
+        split = load_split(findings, folder / "split.csv")
+    except PhotosError:
+        return None
+    return split if data_key(split) == plan.data_key else None
 
 
 def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Module, WeightsFacts]:

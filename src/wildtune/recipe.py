@@ -65,6 +65,12 @@ class SplitOptions(_Table):
         0.15, description="share looked at once, at the end; 0: none"
     )
     seed: int = pydantic.Field(0, description="another number gives another split")
+    group_by: Literal["auto", "none", "folder", "camera"] = pydantic.Field(
+        "auto",
+        description="what stays on one side; none: the groups you give; auto: also near copies, and bursts of one "
+        "camera within 60 s; folder: also each first folder below a class; camera: also all photos of one camera",
+    )
+    keep: str = pydantic.Field("", description="split.csv of an earlier run, whose photos keep their sides")
 
     @pydantic.model_validator(mode="after")
     def _leave_some_to_train(self) -> SplitOptions:

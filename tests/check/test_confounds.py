@@ -14,9 +14,9 @@ from PIL import Image
 from wildtune.check import confounds
 from wildtune.check.balance import describe_imbalance
 from wildtune.check.confounds import confound_findings, find_giveaways
-from wildtune.check.marks import PhotoMarks, read_marks
+from wildtune.check.marks import PhotoMarks, create_marks
 from wildtune.check.steps import find_confounds
-from wildtune.photos.audit import audit
+from wildtune.photos.audit import Findings, audit
 from wildtune.photos.catalogue import Photo, create_catalogue
 from wildtune.photos.sources import load_photos
 
@@ -127,6 +127,11 @@ def exif_photo(camera: str, taken: str, orientation: int = 1) -> bytes:
     return encode(noise(1, 40, 60), "JPEG", exif=exif)
 
 
+def marks_of(findings: Findings) -> dict[str, PhotoMarks]:
+    photos = findings.catalogue.photos
+    return {p.path: create_marks(p, findings.facts[p.path]) for p in photos if p.path in findings.facts}
+
+
 def test_marks_are_read_from_folders_and_shards(tmp_path: Path) -> None:
     photo = exif_photo("Reco HC500", "2021:05:02 23:59:01", 6)
     write(tmp_path / "p" / "a" / "1.jpg", photo)
@@ -134,17 +139,15 @@ def test_marks_are_read_from_folders_and_shards(tmp_path: Path) -> None:
     write(tmp_path / "p" / "b" / "3.webp", encode(noise(3), "WEBP"))
     write(tmp_path / "p" / "b" / "4.jpg", b"nothing")
     write(tmp_path / "p" / "b" / "5.jpg", exif_photo("X", "0000:00:00 00:00:00"))
-    catalogue = load_photos(tmp_path / "p")
-    found = dict(zip([p.path for p in catalogue.photos], read_marks(catalogue, catalogue.photos), strict=True))
+    found = marks_of(audit(load_photos(tmp_path / "p")))
     expected = PhotoMarks("JPEG", 40, 60, len(photo), "Reco HC500", datetime(2021, 5, 2, 23, 59, 1))
     assert found["a/1.jpg"] == expected
-    assert (found["a/2.png"].format, found["a/2.png"].width, found["a/2.png"].camera) == ("PNG", 60, "")  # type: ignore[union-attr]
-    assert found["b/3.webp"].format == "WEBP"  # type: ignore[union-attr]
-    assert found["b/4.jpg"] is None
-    assert (found["b/5.jpg"].camera, found["b/5.jpg"].taken) == ("Reco X", None)  # type: ignore[union-attr]
+    assert (found["a/2.png"].format, found["a/2.png"].width, found["a/2.png"].camera) == ("PNG", 60, "")
+    assert found["b/3.webp"].format == "WEBP"
+    assert "b/4.jpg" not in found
+    assert (found["b/5.jpg"].camera, found["b/5.jpg"].taken) == ("Reco X", None)
     write(tmp_path / "s" / "x.tfrecord", shard(example(image=photo, label=1), example(image=b"no", label=0)))
-    shards = load_photos(tmp_path / "s")
-    assert expected in read_marks(shards, shards.photos)
+    assert expected in marks_of(audit(load_photos(tmp_path / "s"))).values()
 
 
 def test_a_folder_whose_classes_have_their_own_format(tmp_path: Path) -> None:
@@ -174,5 +177,5 @@ def test_marks_of_a_crop_and_what_the_source_knows(tmp_path: Path) -> None:
     photo = Photo(
         "1.jpg#1", "a", container="1.jpg", camera="site 7", taken="2020-01-02T03:04:05+02:00", box=(0.5, 0, 0.5, 0.5)
     )
-    (marks,) = read_marks(create_catalogue(tmp_path, [photo]), [photo])
+    (marks,) = marks_of(audit(create_catalogue(tmp_path, [photo]))).values()
     assert marks == PhotoMarks("JPEG", 30, 20, round(size / 4), "site 7", datetime(2020, 1, 2, 3, 4, 5))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from photo_files import encode, scene, write
 
 from shapes import BACKBONE, small_recipe
 from wildtune import cli, files, job
@@ -142,7 +143,9 @@ def test_without_a_network_the_rest_is_checked_and_one_line_says_what_was_not(
 def test_options_of_the_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mixed: Path, tmp_path: Path
 ) -> None:
-    assert run_check(monkeypatch, str(mixed), "--no-model", "--out", str(tmp_path / "findings.csv")) == 0
+    for i in range(6):
+        write(tmp_path / "p" / "ab"[i % 2] / f"{i}.jpg", encode(scene(i)))
+    assert run_check(monkeypatch, str(tmp_path / "p"), "--no-model", "--out", str(tmp_path / "findings.csv")) == 0
     assert load_findings(tmp_path / "findings.csv") == ()
     assert not (tmp_path / "check.html").exists()
     assert run_check(monkeypatch, str(mixed), "--no-model", "--weights", "none") == 2

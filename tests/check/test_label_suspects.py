@@ -19,7 +19,7 @@ from wildtune.check.label_suspects import (
     save_ranking,
     suspect_findings,
 )
-from wildtune.photos.audit import Finding, Findings
+from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import Photo, create_catalogue
 
 CLASSES = ("bear", "cat", "deer", "dog", "wolf", "zebra")
@@ -89,10 +89,8 @@ def test_a_wrong_label_does_not_vouch_for_its_near_duplicate() -> None:
     given[:8] = 1  # eight frames of one bear, all called cats
     features[:8] = features[0] + 0.01
     photos = make_photos(given)
-    findings = Findings(
-        create_catalogue(Path("x"), photos),
-        tuple(Finding(photos[i].path, "near_duplicate", "warning", "", photos[i - 1].path) for i in range(1, 8)),
-    )
+    copies = {photos[i].path: photos[0].path for i in range(8)}
+    findings = Findings(create_catalogue(Path("x"), photos), (), copies)
     groups = create_groups(findings, photos)
     assert len(set(groups[:8])) == 1
     assert len(set(groups)) == len(photos) - 7
@@ -105,7 +103,7 @@ def test_groups_of_the_source_are_joined_by_near_duplicates() -> None:
     photos = [Photo("1", "a", group="g"), Photo("2", "a", group="g"), Photo("3", "a"), Photo("g", "a")]
     catalogue = create_catalogue(Path("x"), photos)
     assert len(set(create_groups(Findings(catalogue, ()), photos))) == 3
-    joined = Findings(catalogue, (Finding("3", "near_duplicate", "warning", "", "1"),))
+    joined = Findings(catalogue, (), {"3": "1", "1": "1"})
     assert len(set(create_groups(joined, photos))) == 2
 
 

@@ -68,3 +68,15 @@ def shard(*records: bytes) -> bytes:
         length = struct.pack("<Q", len(data))
         out += length + _masked(length) + data + _masked(data)
     return out
+
+
+def scene(seed: int, height: int = 160, width: int = 240) -> np.ndarray:
+    """uint8 (H, W, 3): shapes of every size over one another, with detail as photos have it."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cells in (2, 4, 8, 16, 32, 64):
+        small = rng.standard_normal((cells, cells, 3)).astype(np.float32)
+        layers = [Image.fromarray(small[:, :, c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
+        total += np.stack([np.asarray(layer) for layer in layers], axis=2) / np.sqrt(cells)
+    low, high = np.percentile(total, [1, 99])
+    return np.clip((total - low) / (high - low) * 235 + 10, 0, 255).astype(np.uint8)

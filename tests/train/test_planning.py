@@ -50,7 +50,8 @@ def test_a_stage_cannot_train_on_larger_ones(photos: Path, tmp_path: Path) -> No
 def test_a_stage_that_no_epoch_improved_hands_on_what_it_started_from(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     # A rate that destroys every tensor.
-    run = job.train(photos, small_recipe("stages.0.epochs=8", "stages.1.lr=2.0", "stages.1.average=0"), folder)
+    recipe = small_recipe("split.val=0.3", "stages.0.epochs=8", "stages.1.lr=2.0", "stages.1.average=0")
+    run = job.train(photos, recipe, folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert not any(row["kept"] for row in rows if row["stage"] == "finetune")
     best = [row for row in rows if row["stage"] == "transfer" and row["kept"]][-1]

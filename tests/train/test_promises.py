@@ -39,7 +39,7 @@ def test_the_run_folder_holds_what_is_promised(run: job.Run) -> None:
     )
     for name in names.split():
         assert (run.folder / name).exists(), name
-    assert (run.folder / "split.csv").read_text().splitlines()[0] == "path,label,split,group"
+    assert (run.folder / "split.csv").read_text().splitlines()[0] == "path,label,split,group,sha256"
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["epoch"]) for row in rows] == [
         *(("transfer", e) for e in (1, 2, 3)),
@@ -189,6 +189,27 @@ def test_photos_that_changed_stop_a_resume(tmp_path: Path, run: job.Run, photos:
     with pytest.raises(job.CommandError, match="changed"):
         job.resume(run.folder, copy)
     assert checkpoint.load_progress(run.folder).records
+
+
+def test_a_run_goes_on_with_its_own_split_whatever_would_be_drawn_today(tmp_path: Path, run: job.Run) -> None:
+    import shutil
+
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    recipe = (copy / "recipe.toml").read_text("utf-8")
+    assert 'keep = ""' in recipe
+    # The split that was kept is gone by now, and another seed would give other sides.
+    recipe = recipe.replace('keep = ""', f"keep = '{tmp_path / 'gone.csv'}'")
+    (copy / "recipe.toml").write_text(recipe, "utf-8")
+    lines = (copy / "split.csv").read_text("utf-8").splitlines()
+    before = (copy / "evaluation.json").read_bytes()
+    for columns in (5, 4):  # runs of earlier versions have no column sha256
+        text = "".join(",".join(line.split(",")[:columns]) + "\n" for line in lines)
+        (copy / "split.csv").write_text(text, "utf-8")
+        job.resume(copy)
+        assert (copy / "evaluation.json").read_bytes() == before
+    (copy / "split.csv").write_text("".join(f"{line}\n" for line in lines[:-1]), "utf-8")
+    with pytest.raises(job.CommandError, match="changed"):
+        job.resume(copy)
 
 
 def test_the_batches_follow_from_the_seed_alone() -> None:

@@ -8,27 +8,19 @@ import numpy as np
 
 from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import Photo
+from wildtune.photos.groups import group_photos
 
 
 def create_groups(findings: Findings, photos: Sequence[Photo]) -> list[str]:
-    """Return for each photo the name of the group it must stay with: the source's own, joined with near duplicates.
+    """Return for each photo a name, the same for those that must stay together, as a split by default has them.
 
     A wrong label on one of two like photos would otherwise vouch for the other.
     """
-    names = {photo.path: f"group {photo.group}" if photo.group else f"photo {photo.path}" for photo in photos}
-    parent: dict[str, str] = {name: name for name in names.values()}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for finding in findings.findings:
-        if finding.kind == "near_duplicate" and finding.path in names and finding.other_path in names:
-            ends = sorted((root(names[finding.path]), root(names[finding.other_path])))
-            parent[ends[1]] = ends[0]
-    return [root(names[photo.path]) for photo in photos]
+    names = [""] * len(photos)
+    for number, group in enumerate(group_photos(photos, findings.near_groups, findings.facts, "auto")[0]):
+        for i in group.photos:
+            names[i] = str(number)
+    return names
 
 
 def number_groups(groups: Sequence[str]) -> np.ndarray:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from wildtune import files, wording
 from wildtune.check.label_suspects import LabelRanking, save_ranking
 from wildtune.pages import create_environment, data_uri
-from wildtune.photos.audit import SET_ASIDE, Finding, Findings, save_findings
+from wildtune.photos.audit import Finding, Findings, save_findings, sets_aside
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.decode import DecodeError, create_thumbnail
 
@@ -30,7 +30,8 @@ PICTURE_SIDE = 220
 KINDS: dict[str, tuple[str, str]] = {
     "label_conflict": (
         "One photo, two labels",
-        "The same bytes stand under two labels, so no copy is used. Drop the wrong one and the other is used again.",
+        "One picture stands under two labels. Where that is certain no copy is used: drop the wrong one and the other "
+        "is used again. Near copies under two labels are used as they are.",
     ),
     "label_suspect": (
         "Doubtful labels",
@@ -43,9 +44,13 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "near_duplicate": (
         "Near duplicates",
-        "Photos that show almost the same. Where their labels differ, one of them is probably wrong.",
+        "One picture rescaled, saved again, cropped, mirrored or with other light, beside the largest of its copies. "
+        "They are used, on one side of the split. Drop those you do not want.",
     ),
-    "exact_duplicate": ("Surplus copies", "The same bytes more than once. One copy is used; nothing needs to be done."),
+    "exact_duplicate": (
+        "Surplus copies",
+        "The same picture more than once. One copy is used; nothing needs to be done.",
+    ),
     "unreadable": ("Unreadable files", "They cannot be used. Bring them again from where they came, or forget them."),
     "blank": ("Blank photos", "One even colour; set aside."),
     "tiny": ("Very small photos", "Kept, though little can be seen. Drop those that show nothing."),
@@ -151,7 +156,7 @@ class _Builder:
             "id": kind.replace("_", "-"),
             "title": title,
             "meaning": meaning,
-            "aside": kind in SET_ASIDE,
+            "aside": all(map(sets_aside, findings)),
             "count": wording.whole(len(self._by_kind[kind])),
             "cards": cards,
             "pairs": any(len(card["photos"]) > 1 for card in cards),

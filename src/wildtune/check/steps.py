@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 
 import numpy as np
-import PIL
 from torch import Tensor
 
 from wildtune import runtime
 from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups, number_groups
 from wildtune.check.label_suspects import LabelRanking, describe_ranking, rank_labels, suspect_findings
-from wildtune.check.marks import PhotoMarks, read_marks
+from wildtune.check.marks import create_marks
 from wildtune.errors import WeightsError
 from wildtune.memo import remember
 from wildtune.model.backbone import check_backbone, read_facts
@@ -30,7 +29,7 @@ from wildtune.recipe import Recipe
 from wildtune.wording import counted
 
 # Another number looks for confounds anew; raise it when the same files would be judged differently.
-_VERSION = 2
+_VERSION = 3
 
 RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
 
@@ -38,9 +37,7 @@ RANDOM_WEIGHTS = "random weights know nothing about photos; give --weights FILE"
 def audit_set(catalogue: Catalogue, seed: int, reporter: Reporter) -> Findings:
     """Check the photos one by one, then what their files give away together."""
     findings = audit_photos(catalogue, reporter)
-    with reporter.bar("comparing the classes' files") as tell:
-        confounds = find_confounds(findings, seed, tell)
-    return add_findings(findings, confounds)
+    return add_findings(findings, find_confounds(findings, seed))
 
 
 def audit_photos(catalogue: Catalogue, reporter: Reporter) -> Findings:
@@ -61,20 +58,19 @@ def add_findings(findings: Findings, more: Iterable[Finding]) -> Findings:
     return replace(findings, findings=tuple(every))
 
 
-def find_confounds(findings: Findings, seed: int = 0, progress: ProgressCallback | None = None) -> tuple[Finding, ...]:
+def find_confounds(findings: Findings, seed: int = 0) -> tuple[Finding, ...]:
     """Return a finding for each mark of the usable photos' files that gives classes away; see `check.confounds`."""
     photos = [photo for photo in findings.usable if photo.label]
     groups, labels = create_groups(findings, photos), [photo.label for photo in photos]
 
-    marks: list[PhotoMarks | None] = []
+    marks = [create_marks(photo, findings.facts[photo.path]) for photo in photos]
 
     def find() -> list[dict[str, str]]:
-        marks.extend(read_marks(findings.catalogue, photos, progress))
         return [asdict(f) for f in confound_findings(find_giveaways(marks, labels, groups, seed), len(set(labels)))]
 
-    said = [(photo.sha256, photo.label, photo.camera, photo.taken, photo.box) for photo in photos]
-    question = {"photos": said, "groups": number_groups(groups).tolist(), "seed": seed, "pillow": PIL.__version__}
-    return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find, lambda: None not in marks))
+    said = [[label, *map(str, astuple(mark))] for label, mark in zip(labels, marks, strict=True)]
+    question = {"photos": said, "groups": number_groups(groups).tolist(), "seed": seed}
+    return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find))
 
 
 def rank_all_labels(findings: Findings, recipe: Recipe, progress: ProgressCallback | None = None) -> LabelRanking:

@@ -22,6 +22,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from wildtune.photos.times import iso_time
+
 # The suffixes a photo may have, and the format that its content should then be in.
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
@@ -73,6 +75,8 @@ _STARTS = (
 )
 _HEIF_BRANDS = (b"hei", b"hev", b"mif", b"msf")
 _ORIENTATION_TAG = 0x0112
+_MAKE, _MODEL, _EXIF_IFD = 0x010F, 0x0110, 0x8769
+_TAKEN, _SERIAL, _CHANGED = 0x9003, 0xA431, 0x0132  # DateTimeOriginal, BodySerialNumber and DateTime
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -95,11 +99,26 @@ class PhotoFacts:
     format  "JPEG", "PNG", "WEBP", "GIF", "BMP" or "TIFF", by content
     width   pixels of the full-size photo, or of the part of it that a box cuts out, after its EXIF orientation
     height  the same
+    size    bytes of the encoded photo, of a crop its share of them by area
+    camera  make and model, "" where the photo does not say
+    serial  serial number of the camera's body, "" where the photo does not say
+    taken   when it was taken by the camera's clock, ISO 8601 to the second, "" where the photo does not say
+    changed when the file was last changed by a camera or program, the same way
     """
 
     format: str
     width: int
     height: int
+    size: int = 0
+    camera: str = ""
+    serial: str = ""
+    taken: str = ""
+    changed: str = ""
+
+    @property
+    def body(self) -> str:
+        """The camera that took the photo: make, model and serial number, as far as the photo says them."""
+        return " ".join(part for part in (self.camera, self.serial) if part)
 
 
 def decode_photo(data: bytes, min_side: int | None = None, box: Box | None = None) -> np.ndarray:
@@ -133,16 +152,19 @@ def decode_with_facts(
             pixels = _to_rgb(image.transpose(method) if method is not None else image)
             if format_name != "JPEG":  # Pillow's TIFF reader turns the photo itself, some versions early
                 full_size = (pixels.shape[1], pixels.shape[0])
+            origin = _origin(image)
     except DecodeError:
         raise
     except Exception as error:  # Pillow lets through whatever its parsers stumble over in damaged bytes
         raise DecodeError(_reason(format_name, error)) from error
+    size = len(data)
     if box is not None:
         left, top, right, bottom = _edges(box, pixels.shape[1], pixels.shape[0])
         pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
         left, top, right, bottom = _edges(box, *full_size)
         full_size = (right - left, bottom - top)
-    return pixels, PhotoFacts(format_name, *full_size)
+        size = max(1, round(size * box[2] * box[3]))
+    return pixels, PhotoFacts(format_name, *full_size, size, *origin)
 
 
 def read_size(data: bytes) -> tuple[int, int]:
@@ -220,6 +242,24 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata is no reason to lose the photo
         return 1
+
+
+def _origin(image: Image.Image) -> tuple[str, str, str, str]:
+    """Return camera, serial number and both times of a photo's EXIF data, each "" where it is missing or senseless."""
+    try:
+        exif = image.getexif()
+        more = exif.get_ifd(_EXIF_IFD) if exif else {}
+        make, model, serial = (_text(value) for value in (exif.get(_MAKE), exif.get(_MODEL), more.get(_SERIAL)))
+        taken, changed = (iso_time(_text(value)[:19]) or "" for value in (more.get(_TAKEN), exif.get(_CHANGED)))
+    except Exception:  # damaged metadata is no reason to lose the photo
+        return "", "", "", ""
+    camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
+    return camera, serial, taken, changed
+
+
+def _text(value: object) -> str:
+    """Return a text of EXIF data on one line, "" for what is none."""
+    return " ".join(value.replace("\0", " ").split()) if isinstance(value, str) else ""
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from wildtune import files
 from wildtune.errors import PhotosError
 from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import SPLITS, Photo
+from wildtune.photos.groups import group_photos
+from wildtune.photos.sources.reading import explain_os_error
 from wildtune.recipe import SplitOptions
 
 
@@ -26,6 +28,7 @@ class Split:
     sides        "train", "val" or "test" for each of them
     class_names  classes of the usable photos; a class's index is its target
     notices      sentences for the user about what the split had to do
+    groups       for each photo the name of the group that kept it with others, "" where it was by itself
     """
 
     root: Path
@@ -33,6 +36,7 @@ class Split:
     sides: tuple[str, ...]
     class_names: tuple[str, ...]
     notices: tuple[str, ...] = field(default=())
+    groups: tuple[str, ...] = field(default=())
 
     def side(self, name: str) -> tuple[Photo, ...]:
         """Return the photos of one side ("train", "val" or "test") in the catalogue's order."""
@@ -47,26 +51,55 @@ class Split:
 
 @dataclass(eq=False)
 class _Group:
-    """Photos that stay together: those of a user's group, or one photo by itself.
+    """Photos that stay together: those that `group_photos` united, or one photo by itself.
 
+    place   its place in [0, 1), by a hash of the seed and its key alone
     counts  photos for each class
     side    where they go; "" while open
     fixed   whether the user said so
     """
 
-    order: str
-    photos: list[Photo] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    place: float
+    key: str
+    name: str
+    photos: list[Photo]
+    counts: Counter[str]
     side: str = ""
     fixed: bool = False
 
 
-def split_photos(findings: Findings, options: SplitOptions) -> Split:
-    """Divide the usable photos into train, val and test, class by class, the same way every time.
+class _Tally:
+    """How many photos of each class are on each side, kept up to date while groups move."""
 
-    Groups are ordered by a hash of the seed and their key (the user's group, else the photo's own SHA-256),
-    so neither names nor the kind of source matter. A side the user set is obeyed. Raises PhotosError when
-    there are fewer than two classes, unlabelled photos, or no photos to train or validate on.
+    def __init__(self, groups: list[_Group]) -> None:
+        self.on: Counter[tuple[str, str]] = Counter()
+        self.groups_of: dict[str, list[_Group]] = defaultdict(list)
+        for group in groups:
+            for photo in group.photos:
+                self.on[photo.label, _side_in(group, photo)] += 1
+            for name in group.counts:
+                self.groups_of[name].append(group)
+
+    def move(self, group: _Group, side: str) -> None:
+        """Put a group on another side."""
+        for name, count in group.counts.items():
+            self.on[name, group.side] -= count
+            self.on[name, side] += count
+        group.side = side
+
+    def spares(self, group: _Group) -> bool:
+        """Say whether each class of a group has other photos on its side."""
+        return all(self.on[name, group.side] > count for name, count in group.counts.items())
+
+
+def split_photos(findings: Findings, options: SplitOptions) -> Split:
+    """Divide the usable photos into train, val and test, the same way every time.
+
+    A group's side follows from a hash of the seed and its key: the name of the user's group, else the SHA-256 of
+    the photo or of the one that leads the group (`group_photos`). So photos added later move none that were
+    there, but for what `_mend` has to do for small classes. A side the user set is obeyed, then one from
+    `options.keep`. Raises PhotosError when there are fewer than two classes, unlabelled photos, or no photos to
+    train or validate on, or when the split to keep cannot be read.
     """
     photos = findings.usable
     catalogue = findings.catalogue
@@ -78,138 +111,198 @@ def split_photos(findings: Findings, options: SplitOptions) -> Split:
         lost = ", ".join(name for name in catalogue.class_names if name not in labels)
         notices.append(f"Classes without usable photos were left out: {lost}.")
     chosen = {side for photo in photos if (side := photo.split)}
-    groups = _create_groups(photos, options.seed, notices)
+    groups = _create_groups(findings, options, notices)
     if chosen and "test" not in chosen:
         notices.append("Your split has no test photos, so there is no test side: accuracy is measured on val only.")
-    if not chosen or "test" in chosen:
-        _fill_side("test", _quotas(groups, class_names, options, "test"), groups)
-    _fill_val(groups, class_names, options, chosen)
-    for group in groups:
-        group.side = group.side or "train"
-    side_of = {id(photo): photo.split or group.side for group in groups for photo in group.photos}
-    if "val" not in chosen:  # photos the user meant for training, some of which had to become val
-        side_of.update((id(p), group.side) for group in groups if group.side == "val" for p in group.photos)
+    movable = _place_groups(groups, options, chosen)
+    _mend(groups, movable, class_names, options, wants_test=not chosen or "test" in chosen)
+    side_of = {id(photo): _side_in(group, photo) for group in groups for photo in group.photos}
+    group_of = {id(photo): group.name for group in groups for photo in group.photos}
     sides = tuple(side_of[id(photo)] for photo in photos)
     _check_sides(photos, sides, class_names, notices)
     notices += _small_classes(groups, class_names, chosen)
-    return Split(catalogue.root, photos, sides, class_names, tuple(notices))
+    return Split(catalogue.root, photos, sides, class_names, tuple(notices), tuple(group_of[id(p)] for p in photos))
 
 
 def save_split(split: Split, path: Path) -> None:
-    """Write every photo as a CSV row with the columns path, label, split, group."""
-    rows = ((p.path, p.label, side, p.group) for p, side in zip(split.photos, split.sides, strict=True))
-    files.write_text(path, files.csv_text(("path", "label", "split", "group"), rows))
+    """Write every photo as a CSV row with the columns path, label, split, group, sha256."""
+    groups = split.groups or tuple(photo.group for photo in split.photos)
+    rows = (
+        (photo.path, photo.label, side, group, photo.sha256)
+        for photo, side, group in zip(split.photos, split.sides, groups, strict=True)
+    )
+    files.write_text(path, files.csv_text(("path", "label", "split", "group", "sha256"), rows))
 
 
-def _create_groups(photos: Iterable[Photo], seed: int, notices: list[str]) -> list[_Group]:
-    """Gather the photos into groups in the order of their hashes, with the user's sides set."""
-    groups: dict[str, _Group] = {}
-    for photo in photos:
-        key = photo.group or photo.sha256 or photo.path
-        order = hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
-        group = groups.setdefault(key, _Group(order))
-        group.photos.append(photo)
-        group.counts[photo.label] += 1
-    torn = []
-    for key, group in groups.items():
-        sides = Counter(photo.split for photo in group.photos if photo.split)
-        if sides:
-            # Where the user tore a group apart its other photos go where most are, train first.
-            group.side = max(SPLITS, key=lambda side: sides[side])
+def load_split(findings: Findings, path: Path) -> Split:
+    """Return the split that `save_split` wrote of these photos, whatever sides would be given them today.
+
+    Photos are known by their SHA-256, or by their paths where the file has none. Those that are set aside by now but
+    were not then are in it. Raises PhotosError where photos are missing or new, or the file cannot be read.
+    """
+    rows = _read_rows(path)
+    listed = {row.get("sha256") or row["path"]: row for row in rows}
+    named = "sha256" not in (rows or [{}])[0]
+    keys = {id(photo): photo.path if named else photo.sha256 for photo in findings.catalogue.photos}
+    found = {keys[id(photo)]: photo for photo in (*reversed(findings.catalogue.photos), *findings.usable)}
+    photos = tuple(photo for photo in findings.catalogue.photos if photo is found[keys[id(photo)]])
+    photos = tuple(photo for photo in photos if keys[id(photo)] in listed)
+    if len(photos) < len(listed) or any(keys[id(photo)] not in listed for photo in findings.usable):
+        raise PhotosError(f"{path} lists other photos than there are now in {findings.catalogue.root}.")
+    mine = [listed[keys[id(photo)]] for photo in photos]
+    labels = {photo.label for photo in photos}
+    class_names = tuple(name for name in findings.catalogue.class_names if name in labels)
+    sides, groups = tuple(row["split"] for row in mine), tuple(row["group"] for row in mine)
+    return Split(findings.catalogue.root, photos, sides, class_names, groups=groups)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a split.csv; raises PhotosError where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+    except OSError as error:
+        raise PhotosError(f"{path} cannot be read: {explain_os_error(error)}.\nGive a run's split.csv.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PhotosError(f"{path} must be a CSV file, as runs have it ({error}).") from error
+
+
+def _load_kept_sides(path: str) -> dict[str, str]:
+    """Return the side of each photo of an earlier split.csv, by SHA-256."""
+    if not path:
+        return {}
+    try:
+        kept = {row["sha256"]: row["split"] for row in _read_rows(Path(path)) if row["sha256"]}
+    except PhotosError as error:
+        raise PhotosError(f"split.keep: {error}") from error
+    except KeyError as error:
+        raise PhotosError(
+            f"split.keep: {path} must have the columns split and sha256, as runs write them. {error} is missing."
+        ) from error
+    wrong = sorted(set(kept.values()) - set(SPLITS))
+    if wrong:
+        raise PhotosError(f"split.keep: {path} must say {', '.join(SPLITS)} in the column split. Got '{wrong[0]}'.")
+    return kept
+
+
+def _create_groups(findings: Findings, options: SplitOptions, notices: list[str]) -> list[_Group]:
+    """Gather the photos into groups in the order of their hashes, with the sides that are given set."""
+    photos = findings.usable
+    kept = _load_kept_sides(options.keep)
+    if kept:  # a photo follows the copies of it that are set aside, so that no picture changes its side
+        digests = {photo.path: photo.sha256 for photo in findings.catalogue.photos}
+        for finding in findings.findings:
+            side = kept.get(digests[finding.path]) if finding.kind == "exact_duplicate" else None
+            if side:
+                kept.setdefault(digests[finding.other_path], side)
+    united, found = group_photos(photos, findings.near_groups, findings.facts, options.group_by)
+    notices += found
+    groups, torn, moved = [], [], 0
+    for part in united:
+        digest = hashlib.sha256(f"{options.seed}:{part.key}".encode()).digest()
+        members = [photos[i] for i in part.photos]
+        place = int.from_bytes(digest[:6]) / 2**48
+        group = _Group(place, part.key, part.name, members, Counter(photo.label for photo in members))
+        groups.append(group)
+        own = Counter(photo.split for photo in members if photo.split)
+        earlier = Counter(kept[photo.sha256] for photo in members if photo.sha256 in kept)
+        given = own or earlier
+        if given:
+            # Where a group was torn apart its other photos go where most are, train first.
+            group.side = max(SPLITS, key=lambda side: given[side])
             group.fixed = True
-        if len(sides) > 1:
-            torn.append(key)
+        if len(own) > 1:
+            torn.append(part.name or part.key)
+        elif earlier:
+            moved += sum(count for side, count in earlier.items() if side != group.side)
     if torn:
         notices.append(
             f"Your split puts photos of one group on several sides "
             f"({len(torn)} groups, such as '{min(torn)}'): obeyed, but results may look better than they are."
         )
-    return sorted(groups.values(), key=lambda group: group.order)
+    if moved:
+        notices.append(f"{moved} photos could not keep their earlier side, so that no group is on two.")
+    return sorted(groups, key=lambda group: (group.place, group.key))
 
 
-def _fill_val(groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, chosen: set[str]) -> None:
-    """Choose val photos among the open groups; where the user set sides but no val, then from train."""
-    quotas = _quotas(groups, class_names, options, "val")
-    if not chosen or "val" in chosen:
-        _fill_side("val", quotas, groups)
-        return
-    _fill_side("val", quotas, groups)
-    for group in groups:
-        if group.side == "val":
-            quotas.subtract(group.counts)
-    lent = [g for g in groups if g.fixed and {photo.split for photo in g.photos} <= {"train", ""}]
-    for group in lent:
-        group.side = ""
-    _fill_side("val", quotas, groups)
-    for group in lent:
-        group.side = group.side or "train"
+def _side_in(group: _Group, photo: Photo) -> str:
+    """Return the side of one photo: the user's, where that is still the group's to follow, else the group's."""
+    lent = group.side == "val" and photo.split == "train" and not group.fixed
+    return group.side if lent else photo.split or group.side
 
 
-def _quotas(groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, side: str) -> Counter[str]:
-    """Return how many photos of each class the side still needs, beyond those that the user put there."""
-    quotas: Counter[str] = Counter()
-    parts_of: dict[str, list[_Group]] = defaultdict(list)
-    for group in groups:
-        for name in group.counts:
-            parts_of[name].append(group)
-    for name in class_names:
-        parts = parts_of[name]
-        total = sum(group.counts[name] for group in parts)
-        wanted = {}
-        for part, fraction in (("test", options.test), ("val", options.val)):
-            least = 1 if fraction > 0 and len(parts) >= 3 else 0
-            wanted[part] = max(least, round(fraction * total)) if len(parts) >= 3 else 0
-        if len(parts) == 2:  # one to train on comes first, then one to validate with
-            wanted["val"] = min(group.counts[name] for group in parts)
-        while sum(wanted.values()) >= max(total, 1):
-            larger = max(wanted, key=lambda part: wanted[part])
-            wanted[larger] -= 1
-        there = sum(_placed(group, name, side) for group in parts)
-        quotas[name] = max(0, wanted[side] - there)
-    return quotas
+def _place_groups(groups: list[_Group], options: SplitOptions, chosen: set[str]) -> list[_Group]:
+    """Give each open group the side its place says, test lowest, then val; return the groups that are ours to place.
 
-
-def _placed(group: _Group, name: str, side: str) -> int:
-    """Return how many photos of a class in a group are on a side already."""
-    return sum((photo.split or group.side) == side for photo in group.photos if photo.label == name)
-
-
-def _fill_side(side: str, quotas: Counter[str], groups: list[_Group]) -> None:
-    """Put open groups on a side until each class is as near to its quota as whole groups allow.
-
-    First those that fit, in the order of their hashes; then, as long as that brings the counts nearer, the
-    group that does so most; at last the smallest group of a class that would have none there.
+    Where the user set sides but none is val, groups that the user meant for training are ours too.
     """
-    needs = Counter(quotas)
-    open_groups = [group for group in groups if not group.side]
-    # Groups of each class that can still train; some must stay, and one more for val while test is filled.
-    left = Counter(name for group in groups if group.side in ("", "train") for name in group.counts)
-    reserve = 2 if side == "test" else 1
+    movable = []
+    for group in groups:
+        lent = chosen and "val" not in chosen and {photo.split for photo in group.photos} <= {"train", ""}
+        if group.side and not lent:
+            continue
+        meant_to_train = bool(group.side)
+        group.fixed = False
+        group.side = "train"
+        if group.place < options.test:
+            group.side = "test" if not meant_to_train and (not chosen or "test" in chosen) else "train"
+        elif group.place < options.test + options.val:
+            group.side = "val"
+        movable.append(group)
+    return movable
 
-    def place(group: _Group) -> None:
-        group.side = side
-        needs.subtract(group.counts)
-        left.subtract(group.counts.keys())
 
-    def allowed(group: _Group) -> bool:
-        return all(left[name] > reserve for name in group.counts)
+def _mend(
+    groups: list[_Group], movable: list[_Group], class_names: tuple[str, ...], options: SplitOptions, wants_test: bool
+) -> None:
+    """Move as few groups as the least needs of each class take, the same way whatever the photos' order.
 
-    def gain(group: _Group) -> int:
-        return sum(abs(needs[name]) - abs(needs[name] - count) for name, count in group.counts.items())
+    Each class has photos to train on first of all; at least half of the share that training should have; photos
+    to validate with where it has two groups, and to test with where it has three. Classes of few groups come
+    first. These are the only moves that depend on other photos than a group's own.
+    """
+    tally, ours = _Tally(groups), set(map(id, movable))
+    most_held = (1 + options.val + options.test) / 2
+    order = sorted(class_names, key=lambda name: (len(tally.groups_of[name]), name))
+    for name in order:
+        parts = [group for group in tally.groups_of[name] if id(group) in ours]
+        total = sum(group.counts[name] for group in tally.groups_of[name])
+        if len(tally.groups_of[name]) < 3:
+            for group in parts:
+                if group.side == "test":
+                    tally.move(group, "train")
+        for group in sorted((g for g in parts if g.side != "train"), key=lambda g: (-g.counts[name], -g.place, g.key)):
+            untrained = not tally.on[name, "train"]
+            if not untrained and total - tally.on[name, "train"] <= most_held * total:
+                break
+            if untrained or group.counts[name] > most_held * total or tally.spares(group):
+                tally.move(group, "train")
+    testable = [
+        group
+        for group in movable
+        if all(len(tally.groups_of[name]) >= 3 for name in group.counts) and not any(p.split for p in group.photos)
+    ]
+    for side, least, allowed in (("test", 3, testable), ("val", 2, movable)):
+        if side == "test" and not (wants_test and options.test > 0):
+            continue
+        ours = set(map(id, allowed))
+        for name in order:
+            if len(tally.groups_of[name]) >= least and not tally.on[name, side]:
+                _promote(name, side, [g for g in tally.groups_of[name] if id(g) in ours], tally, most_held)
 
-    for group in open_groups:
-        if allowed(group) and all(count <= needs[name] for name, count in group.counts.items()):
-            place(group)
-    while any(need > 0 for need in needs.values()):
-        best = max((g for g in open_groups if not g.side and allowed(g)), key=gain, default=None)
-        if best is None or gain(best) <= 0:
-            break
-        place(best)
-    for name in sorted(quotas):
-        if quotas[name] > 0 and needs[name] == quotas[name]:
-            holders = [g for g in open_groups if not g.side and g.counts[name] and allowed(g)]
-            if holders:
-                place(max(holders, key=gain))
+
+def _promote(name: str, side: str, parts: list[_Group], tally: _Tally, most_held: float) -> None:
+    """Put one group of a class on a side that has none of it: the lowest in place of those that can be spared."""
+    total = sum(tally.on[name, other] for other in SPLITS)
+    room = most_held * total - (total - tally.on[name, "train"])
+
+    def rank(group: _Group) -> tuple[bool, bool, int, float, str]:
+        too_large = group.side == "train" and group.counts[name] > room
+        return too_large, group.side != "train", group.counts[name] if too_large else 0, group.place, group.key
+
+    spare = [group for group in parts if tally.spares(group)]
+    if spare:
+        tally.move(min(spare, key=rank), side)
 
 
 def _check_side(name: str) -> None:

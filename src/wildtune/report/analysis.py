@@ -12,7 +12,7 @@ import numpy as np
 
 from wildtune import wording
 from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
-from wildtune.photos.audit import SET_ASIDE
+from wildtune.photos.audit import Finding, sets_aside
 from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
@@ -29,9 +29,10 @@ FAULTS = {
     "misnamed": "of another file type than the name says",
     "tiny": "with too few pixels to show an animal well",
     "blank": "blank, a single even colour",
-    "exact_duplicate": "surplus copies of another photo, byte for byte (on both sides of the split they "
+    "exact_duplicate": "surplus copies of another photo, the same bytes or pixels (on both sides of the split they "
     "would flatter the accuracy)",
-    "near_duplicate": "that look almost the same as another photo",
+    "near_duplicate": "that are another photo rescaled, cropped, mirrored or with other light (all on its side of the "
+    "split)",
     "label_conflict": "under two different labels, of which at most one is right",
     "label_suspect": "that do not look like their label to a model that never saw them",
     "confound": "marks of the files, such as their format, that give classes away beside the animal",
@@ -430,24 +431,25 @@ def expected_chance_gap(confidence: np.ndarray, bins: int = 15) -> float:
 def _findings(content: RunContent) -> tuple[str, ...]:
     if not content.findings:
         return ("The check before training found no fault in the photos.",)
-    kinds = Counter(finding.kind for finding in content.findings)
-    order = [*[kind for kind in FAULTS if kind in kinds], *sorted(set(kinds) - set(FAULTS))]
-    aside = [kind for kind in order if kind in SET_ASIDE]
-    kept = [kind for kind in order if kind not in SET_ASIDE]
+    aside = [finding for finding in content.findings if sets_aside(finding)]
+    kept = [finding for finding in content.findings if not sets_aside(finding)]
     texts = []
     if aside:
-        photos = len({finding.path for finding in content.findings if finding.kind in SET_ASIDE})
+        photos = len({finding.path for finding in aside})
         verb = "was" if photos == 1 else "were"
         texts.append(
             f"{counted(photos, 'photo')} {verb} set aside before training and never used; by finding: "
-            f"{_fault_list(aside, kinds)}."
+            f"{_fault_list(aside)}."
         )
     if kept:
-        texts.append(f"Used all the same, but worth a look: {_fault_list(kept, kinds)}.")
+        texts.append(f"Used all the same, but worth a look: {_fault_list(kept)}.")
     return tuple(texts)
 
 
-def _fault_list(kinds: Sequence[str], counts: Counter[str]) -> str:
+def _fault_list(findings: Sequence[Finding]) -> str:
+    """Return each kind of finding in words, with how many there are."""
+    counts = Counter(finding.kind for finding in findings)
+    kinds = [*[kind for kind in FAULTS if kind in counts], *sorted(set(counts) - set(FAULTS))]
     meanings = {kind: FAULTS.get(kind, kind_name(kind).lower()) for kind in kinds}
     return "; ".join(f"{meaning}: {wording.whole(counts[kind])}" for kind, meaning in meanings.items())
 

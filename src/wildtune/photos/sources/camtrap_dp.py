@@ -23,10 +23,10 @@ from wildtune.photos.sources.listing import (
     describe_kind,
     describe_missing_column,
     describe_problems,
-    iso_time,
     path_below,
     read_rows,
 )
+from wildtune.photos.times import iso_time
 from wildtune.wording import counted
 
 PACKAGE_NAME = "datapackage.json"

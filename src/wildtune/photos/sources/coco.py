@@ -14,7 +14,8 @@ from typing import Any
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.sources.camera_traps import TrapPhoto, class_of, create_trap_catalogue
-from wildtune.photos.sources.listing import describe_kind, describe_problems, iso_time, path_below
+from wildtune.photos.sources.listing import describe_kind, describe_problems, path_below
+from wildtune.photos.times import iso_time
 from wildtune.wording import counted
 
 _LISTS = ("images", "annotations", "categories")

@@ -7,14 +7,12 @@ import difflib
 import io
 import json
 import os
-from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from wildtune.errors import PhotosError
 
 _SHOWN_PROBLEMS = 5
-_EXIF_TIME = "%Y:%m:%d %H:%M:%S"
 
 
 def describe_problems(
@@ -121,15 +119,3 @@ def path_below(root: Path, written: str) -> str | None:
         return None
     path = normal_path(root, written)
     return None if path == "." or os.path.isabs(path) else path
-
-
-def iso_time(text: str) -> str | None:
-    """Return a time in ISO 8601, with the UTC offset it has; None for what is neither that nor a time of EXIF."""
-    try:
-        return datetime.fromisoformat(text).isoformat(timespec="seconds")
-    except ValueError:
-        pass
-    try:
-        return datetime.strptime(text, _EXIF_TIME).isoformat(timespec="seconds")
-    except ValueError:
-        return None

@@ -11,11 +11,11 @@ from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue
 from wildtune.photos.sources.listing import (
     describe_missing_column,
     describe_problems,
-    iso_time,
     normal_path,
     read_rows,
 )
 from wildtune.photos.sources.reading import hash_photos
+from wildtune.photos.times import iso_time
 from wildtune.wording import counted
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
