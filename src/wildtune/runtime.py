@@ -8,6 +8,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PACKAGES = (
@@ -104,6 +106,19 @@ def compute_alone() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@contextmanager
+def computing_alone() -> Iterator[None]:
+    """Do so for a while: a second thread would wait for its next task by spinning, and slow down the others."""
+    import torch
+
+    threads = torch.get_num_threads()
+    compute_alone()
+    try:
+        yield
+    finally:
+        set_threads(threads)
 
 
 def environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from queue import SimpleQueue
 
 import numpy as np
@@ -68,17 +69,19 @@ class Engine:
             return None if image is None else self(image[None])
 
         alone = self.batch_size == 1
+        make = load_and_run if alone else load_input
         waiting: list[tuple[int, Tensor]] = []
-        made = map_in_threads(load_and_run if alone else load_input, range(count), self._workers, runtime.compute_alone)
-        for index, result in enumerate(made):
-            if result is not None:
-                waiting.append((index, result))
-            if waiting and (len(waiting) == self.batch_size or index + 1 == count):
-                some = [tensor for _, tensor in waiting]
-                yield [i for i, _ in waiting], some[0] if alone else self(torch.stack(some))
-                waiting.clear()
-            if progress:
-                progress(index + 1, count)
+        # Where the workers compute, whoever takes the outputs computes beside them.
+        with runtime.computing_alone() if alone else nullcontext():
+            for index, result in enumerate(map_in_threads(make, range(count), self._workers, runtime.compute_alone)):
+                if result is not None:
+                    waiting.append((index, result))
+                if waiting and (len(waiting) == self.batch_size or index + 1 == count):
+                    some = [tensor for _, tensor in waiting]
+                    yield [i for i, _ in waiting], some[0] if alone else self(torch.stack(some))
+                    waiting.clear()
+                if progress:
+                    progress(index + 1, count)
 
     def run_all(
         self, count: int, load_input: Callable[[int], Tensor], progress: ProgressCallback | None = None
