@@ -441,9 +441,11 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
 
 def _headline(evaluation: RunEvaluation, folder: Path) -> str:
     best = evaluation.headline
-    low, high = best.interval
+    (low, high), balanced, f1 = best.interval, best.balanced_accuracy_interval, best.macro_f1_interval
     return (
         f"{best.side} accuracy {best.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, {best.photos} photos)\n"
+        f"balanced accuracy {best.balanced_accuracy:.1%} ({balanced[0]:.1%} to {balanced[1]:.1%}), "
+        f"macro F1 {best.macro_f1:.3f} ({f1[0]:.3f} to {f1[1]:.3f})\n"
         f"report: {folder / 'report' / 'index.html'}"
     )
 

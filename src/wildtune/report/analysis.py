@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wildtune import wording
-from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
+from wildtune.evaluate.evaluation import ClassScore, Evaluation
+from wildtune.intervals import wilson_interval
 from wildtune.photos.audit import Finding, sets_aside
 from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
@@ -83,8 +84,8 @@ def _result(content: RunContent) -> tuple[str, ...]:
         f"The model names the right class for {wording.whole(_right(score))} of "
         f"{counted(score.photos, side + ' photo')}: an accuracy of {percent(score.accuracy)} "
         f"(95 % interval {percent_range(score.interval)}). "
-        f"Averaged over the classes, each counting the same, it is {percent(score.balanced_accuracy)}. "
-        + _baseline(score)
+        f"Averaged over the classes, each counting the same, it is {percent(score.balanced_accuracy)} (balanced "
+        f"accuracy, {percent_range(score.balanced_accuracy_interval)}). " + _baseline(score)
     ]
     validation = content.evaluation.sides.get("val")
     if score.side == "val":

@@ -146,7 +146,7 @@ class StageTrainer:
         """Score the validation photos, and keep the weights where the recipe says so."""
         progress, stage = self.progress, self.stage
         started = time.monotonic()
-        val_loss, val_accuracy = score(self.data)
+        val_loss, val_accuracy, val_balanced_accuracy = score(self.data)
         self.require_finite(val_loss, "validation loss")
         # More photos right is better; among equals, the lower loss. The best so far may be an earlier stage's.
         best = next((r for r in reversed(progress.records) if r.kept), None)
@@ -164,6 +164,7 @@ class StageTrainer:
             val_accuracy=val_accuracy,
             seconds=round(progress.seconds + time.monotonic() - started, 3),
             kept=kept,
+            val_balanced_accuracy=val_balanced_accuracy,
         )
 
     def lr_factor(self, step: int) -> float:
@@ -186,11 +187,13 @@ class StageTrainer:
             )
 
 
-def score(data: StageData) -> tuple[float, float]:
-    """Return cross-entropy (nats) and accuracy (0-1) on the validation photos."""
+def score(data: StageData) -> tuple[float, float, float]:
+    """Return cross-entropy (nats), accuracy and balanced accuracy (0-1) on the validation photos."""
     logits, targets = data.val_logits(), data.val_targets
-    accuracy = (logits.argmax(dim=1) == targets).double().mean()
-    return float(cross_entropy(logits.double(), targets)), float(accuracy)
+    right = (logits.argmax(dim=1) == targets).double()
+    counts = targets.bincount()
+    recall = targets.bincount(right)[counts > 0] / counts[counts > 0]
+    return float(cross_entropy(logits.double(), targets)), float(right.mean()), float(recall.mean())
 
 
 def publish(records: list[EpochRecord], run: Path) -> None:
@@ -207,6 +210,7 @@ def publish(records: list[EpochRecord], run: Path) -> None:
             for name, value in (
                 ("accuracy/training", record.accuracy),
                 ("accuracy/validation", record.val_accuracy),
+                ("balanced_accuracy/validation", record.val_balanced_accuracy),
                 ("loss/training", record.loss),
                 ("loss/validation", record.val_loss),
                 ("lr", record.lr),
