@@ -159,6 +159,16 @@ class Stage(_Table):
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
         0.0, description="share of the target spread over all classes"
     )
+    imbalance: Literal["none", "sampling", "class_weights", "logit_adjustment"] = pydantic.Field(
+        "none",
+        description="for classes of unequal size; sampling: photos of rare classes come more often; class_weights: "
+        "their loss counts more; logit_adjustment: the loss expects each class as often as it is there",
+    )
+    imbalance_strength: Positive = pydantic.Field(
+        1.0,
+        description="of that; 1: all classes count the same, 0.5: as if their sizes were the roots of what they are; "
+        "logit_adjustment: its tau",
+    )
     views: Literal["every_epoch"] | Count = pydantic.Field(
         1, description="head: augmented views of each photo that are cached; every_epoch: a fresh one each epoch"
     )
@@ -169,11 +179,17 @@ class Stage(_Table):
     )
     keep: Literal["best", "last"] = pydantic.Field(
         "best",
-        description="best: the epoch with the highest validation accuracy, or the weights the stage started from "
+        description="best: the epoch with the highest validation accuracy (balanced accuracy where imbalance is set), "
+        "or the weights the stage started from "
         "where no epoch beats an earlier stage's; last: the last epoch",
     )
     policy: Policy = Policy()
     augment: Augment = Augment()
+
+    @property
+    def judged_by(self) -> Literal["val_accuracy", "val_balanced_accuracy"]:
+        """The score on the validation photos that says which epoch is best."""
+        return "val_accuracy" if self.imbalance == "none" else "val_balanced_accuracy"
 
     @pydantic.model_validator(mode="after")
     def _warm_up_ends(self) -> Stage:

@@ -19,6 +19,7 @@ from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
 from wildtune.report.verdict import compare_text
 from wildtune.train.history import EpochRecord
+from wildtune.train.imbalance import describe_treatment
 from wildtune.train.plan import PlannedStage
 from wildtune.wording import counted, listed, nats, percent, percent_range, points, quoted
 
@@ -194,6 +195,12 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
         + _converged(records),
         _handed_on(content, stage, records),
     ]
+    treatment = describe_treatment(stage, content.plan.counts["train"])
+    if treatment:
+        paragraphs.append(
+            f"Against unequal classes: {wording.plain(treatment)}. Its training loss is that of this treatment; "
+            "validation is as without it."
+        )
     if stage.average:
         paragraphs.append(
             f"What was validated and kept are weights {percent(stage.average)} of the way from those the stage started "
@@ -210,7 +217,7 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
 def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]) -> str:
     kept, photos = kept_record(records), content.plan.side_size("val")
     if kept is None:
-        best = max(records, key=lambda record: (record.val_accuracy, -record.val_loss))
+        best = max(records, key=lambda record: (getattr(record, stage.judged_by), -record.val_loss))
         return (
             "None of its epochs did better on the validation photos than the weights it started from: the best, "
             f"epoch {best.epoch}, had a validation accuracy of {percent(best.val_accuracy)} and a validation loss of "
@@ -218,7 +225,8 @@ def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]
         )
     share = kept.val_accuracy if math.isfinite(kept.val_accuracy) else 0.0
     interval = wilson_interval(round(share * photos), photos)
-    best_epoch = f"epoch {kept.epoch}, the best by validation accuracy,"
+    judge = {"val_accuracy": "validation accuracy", "val_balanced_accuracy": "balanced validation accuracy"}
+    best_epoch = f"epoch {kept.epoch}, the best by {judge[stage.judged_by]},"
     which = "its last epoch" if kept is records[-1] else best_epoch
     return (
         f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} "
@@ -300,6 +308,8 @@ def _hardships(stage: Stage) -> list[str]:
         if used
     ]
     reasons = []
+    if stage.imbalance == "sampling":
+        reasons.append("photos of rare classes, often the hardest, come more often than in validation")
     if changes:
         reasons.append(f"augmentation ({', '.join(changes)}) makes the training photos harder")
     return reasons

@@ -27,6 +27,7 @@ from wildtune.progress import Reporter
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
 from wildtune.train.augment import create_view
+from wildtune.train.imbalance import draw_photos, expected_draws, number_repeats
 from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
@@ -50,9 +51,14 @@ class Side:
         """Return the (3, size, size) input of a photo without augmentation."""
         return create_input(self.store[index], preprocess)
 
-    def augmented_input(self, index: int, preprocess: Preprocess, stage: Stage, seed: int, view: int) -> Tensor:
-        """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content."""
-        seed = seed_from(seed, stage.name, view, self.photos[index].sha256)
+    def augmented_input(
+        self, index: int, preprocess: Preprocess, stage: Stage, seed: int, view: int, repeat: int = 0
+    ) -> Tensor:
+        """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content.
+
+        `repeat` tells the second and later times of a photo in one epoch apart.
+        """
+        seed = seed_from(seed, stage.name, view, self.photos[index].sha256, *([repeat] if repeat else []))
         return create_view(self.store[index], preprocess, stage.augment, seed)
 
 
@@ -89,7 +95,20 @@ class StageData(Protocol):
 def batch_order(seed: int, stage: str, epoch: int, count: int, batch_size: int) -> list[np.ndarray]:
     """Return the photo indices of each batch of an epoch: a shuffle cut into pieces, the last one shorter."""
     order = np.random.default_rng(seed_from(seed, stage, epoch, "order")).permutation(count)
-    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return _cut(order, batch_size)
+
+
+def stage_order(seed: int, stage: Stage, epoch: int, side: Side) -> list[np.ndarray]:
+    """Return the photo indices of each batch of an epoch of a stage, some of them repeated where it draws by class."""
+    expected = expected_draws(stage, side.targets)
+    if expected is None:
+        return batch_order(seed, stage.name, epoch, len(side), stage.batch_size)
+    drawn = draw_photos(expected, side.targets.numpy(), seed, stage.name, epoch, "order")
+    return _cut(drawn, stage.batch_size)
+
+
+def _cut(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 class FeatureData:
@@ -122,8 +141,7 @@ class FeatureData:
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield ((B, D) features, (B,) targets)."""
         self._load_view(epoch % self._planned.views)
-        order = batch_order(self._plan.seed, self._stage.name, epoch, len(self._train), self._stage.batch_size)
-        for indices in order[first_step:]:
+        for indices in stage_order(self._plan.seed, self._stage, epoch, self._train)[first_step:]:
             rows = torch.from_numpy(indices)
             yield self._features[rows].to(self._device), self._train.targets[rows].to(self._device)
 
@@ -181,13 +199,15 @@ class PhotoData:
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield ((B, 3, size, size) inputs, (B,) targets), made ahead in a thread while the network trains."""
         stage, seed, preprocess = self._stage, self._plan.seed, self._preprocess
-        order = batch_order(seed, stage.name, epoch, len(self._train), stage.batch_size)[first_step:]
+        order = stage_order(seed, stage, epoch, self._train)
+        numbered = list(zip(order, number_repeats(order), strict=True))[first_step:]
 
-        def make(indices: np.ndarray) -> Batch:
-            views = [self._train.augmented_input(i, preprocess, stage, seed, epoch) for i in indices]
-            return torch.stack(views), self._train.targets[torch.from_numpy(indices)]
+        def make(batch: tuple[np.ndarray, np.ndarray]) -> Batch:
+            pairs = zip(*batch, strict=True)
+            views = [self._train.augmented_input(i, preprocess, stage, seed, epoch, int(repeat)) for i, repeat in pairs]
+            return torch.stack(views), self._train.targets[torch.from_numpy(batch[0])]
 
-        for images, targets in map_in_threads(make, order, 1, runtime.compute_alone):
+        for images, targets in map_in_threads(make, numbered, 1, runtime.compute_alone):
             yield images.to(self._device, memory_format=torch.channels_last), targets.to(self._device)
 
     def forward(self, inputs: Tensor) -> Tensor:
