@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from wildtune import files, runtime
 from wildtune.check.balance import describe_imbalance
 from wildtune.check.page import CheckContent, write_check
-from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_rank_labels
+from wildtune.check.random_split import RandomSplit, describe_random_split
+from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_judge
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
@@ -238,13 +239,17 @@ def check(
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
         reporter.say(f"note: {imbalance}")
-    ranking, said = try_to_rank_labels(findings, recipe, reporter)
-    reporter.say(said)
-    if ranking is not None:
-        findings = add_suspects(findings, ranking)
+    judged = try_to_judge(findings, recipe, reporter)
+    reporter.say(judged.said)
+    if judged.ranking is not None:
+        findings = add_suspects(findings, judged.ranking)
+    random_split = describe_random_split(judged.random_split) if judged.random_split else ""
+    if random_split:
+        reporter.say(f"note: {random_split}")
     if out is not None:
-        notices = [*catalogue.notices, *([imbalance] if imbalance else []), said[:1].upper() + said[1:] + "."]
-        reporter.say(f"page: {write_check(CheckContent(findings, ranking, notices), Path(out))}")
+        said = (*catalogue.notices, imbalance, judged.said[:1].upper() + judged.said[1:] + ".", random_split)
+        content = CheckContent(findings, judged.ranking, [notice for notice in said if notice])
+        reporter.say(f"page: {write_check(content, Path(out))}")
     return findings
 
 
@@ -293,11 +298,12 @@ def _carry_out(
     catalogue = findings.catalogue
     sides = load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
-    findings, ranking = doubt_labels(plan, findings, model, sides, folder, reporter)
+    doubts = doubt_labels(plan, findings, split, model, sides, folder, reporter)
+    findings, ranking = doubts.findings, doubts.ranking
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
-    evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
+    evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter, doubts.random_split)
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
@@ -314,11 +320,13 @@ def _evaluate(
     catalogue: Catalogue,
     folder: Path,
     reporter: Reporter,
+    random_split: RandomSplit | None,
 ) -> tuple[RunEvaluation, Predictions]:
     """Predict validation and test photos with the weights of each stage in turn, and score them.
 
     This is the only place where the test photos are looked at. `initial` is the state before the first stage;
     each stage's kept weights are put on top of it, in order, so that the last stage's are the bundle's.
+    `random_split` is kept beside the scores.
     Returns the scores and the predictions behind the headline.
     """
     sides = [side for side in ("val", "test") if split.side(side)]
@@ -339,7 +347,7 @@ def _evaluate(
             name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
             save_predictions(found, folder / "predictions" / name)
     final = {side: predictions.pop((stages[-1], side)) for side in sides}
-    evaluation = evaluate_run(final, predictions, stages[-1])
+    evaluation = dataclasses.replace(evaluate_run(final, predictions, stages[-1]), random_split=random_split)
     save_evaluation(evaluation, folder / "evaluation.json")
     return evaluation, final[sides[-1]]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pydantic
 
 from wildtune import files
+from wildtune.check.random_split import RandomSplit
 from wildtune.evaluate.averages import average_classes
 from wildtune.intervals import Interval, paired_interval, wilson_interval
 from wildtune.predict.predictions import Predictions
@@ -225,11 +226,13 @@ class RunEvaluation:
     sides          "val" and, where there are test photos, "test": the final model
     before         the same sides by the model at the end of each earlier stage, keyed (stage, side)
     comparisons    each earlier stage against the final model, per side, keyed (stage, side)
+    random_split   what a split that tears groups apart would look like; None where it was not tried
     """
 
     sides: dict[str, Evaluation]
     before: dict[tuple[str, str], Evaluation]
     comparisons: dict[tuple[str, str], Comparison]
+    random_split: RandomSplit | None = None
 
     @property
     def headline(self) -> Evaluation:
@@ -252,6 +255,8 @@ def save_evaluation(evaluation: RunEvaluation, path: Path) -> None:
     for name in ("before", "comparisons"):
         values = getattr(evaluation, name)
         table[name] = {"/".join(key): value.model_dump(mode="json") for key, value in values.items()}
+    if evaluation.random_split is not None:
+        table["random_split"] = evaluation.random_split.model_dump(mode="json")
     files.write_text(path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -267,4 +272,5 @@ def load_evaluation(path: Path) -> RunEvaluation:
         sides={k: Evaluation.model_validate(v) for k, v in table["sides"].items()},
         before={key(k): Evaluation.model_validate(v) for k, v in table["before"].items()},
         comparisons={key(k): Comparison.model_validate(v) for k, v in table["comparisons"].items()},
+        random_split=RandomSplit.model_validate(table["random_split"]) if "random_split" in table else None,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wildtune import wording
+from wildtune.check.random_split import describe_random_split
 from wildtune.evaluate.evaluation import ClassScore, Evaluation
 from wildtune.intervals import wilson_interval
 from wildtune.photos.audit import Finding, sets_aside
@@ -55,6 +56,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
         Section("What was trained", _training(content)),
         *_stage_sections(content),
         Section("Did the later stages help?", _comparisons(content)),
+        Section("Would a random split look better?", _random_split(content)),
         Section("Classes", _classes(content.evaluation.headline)),
         Section("Confidence", _calibration(content)),
         Section("Faults in the photos", _findings(content)),
@@ -320,6 +322,13 @@ def _comparisons(content: RunContent) -> tuple[str, ...]:
     names = [planned.stage.name for planned in content.plan.stages]
     keys = [(name, side) for name in names if (name, side) in content.evaluation.comparisons]
     return tuple(compare_text(content, key) for key in keys)
+
+
+def _random_split(content: RunContent) -> tuple[str, ...]:
+    found = content.evaluation.random_split
+    if found is None:
+        return ()
+    return (f"{describe_random_split(found)} Tried on the training and validation photos before training.",)
 
 
 def _classes(score: Evaluation) -> tuple[str, ...]:
