@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from dataclasses import dataclass
@@ -31,13 +32,13 @@ from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, save_split, split_photos
 from wildtune.predict.predictions import Predictions, save_predictions
-from wildtune.predict.predictor import Predictor, create_predictor, load_input, say_what_it_knows
+from wildtune.predict.predictor import Predictor, create_predictor, say_what_it_knows
 from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import create_cache, load_sides
+from wildtune.train.batches import Side, create_cache, load_sides
 from wildtune.train.doubts import doubt_labels, doubt_test_labels
 from wildtune.train.history import load_history
 from wildtune.train.loop import train_stages
@@ -78,14 +79,9 @@ def train(
         raise CommandError(
             f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
         )
-    _require_outside(out, where)
+    require_outside(out, where)
     check_backbone(recipe.backbone)
-    if recipe.weights not in ("auto", "none"):
-        # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
-        recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
-    if recipe.split.keep:
-        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
-        recipe = recipe.model_copy(update={"split": kept})
+    recipe = with_absolute_paths(recipe)
     decisions = load_corrections(Path(corrections)) if corrections else ()
     catalogue = _load_catalogue(source, reporter, detections)
     if corrections:
@@ -140,7 +136,7 @@ def resume(
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
-    detections = _moved_detections(folder, about.get("detections"), detections_path)
+    detections = moved_detections(folder, about.get("detections"), detections_path)
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
     findings = audit_set(catalogue, recipe.seed, reporter)
@@ -231,7 +227,7 @@ def check(
     """
     reporter = reporter or Reporter()
     if out is not None:
-        _require_outside(Path(out), Path(source))
+        require_outside(Path(out), Path(source))
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
     catalogue = _load_catalogue(source, reporter, detections)
@@ -303,7 +299,7 @@ def _carry_out(
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
-    evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter, doubts.random_split)
+    evaluation, shown = _evaluate(bundle, initial, plan, sides, catalogue, folder, reporter, doubts.random_split)
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
@@ -316,7 +312,7 @@ def _evaluate(
     bundle: Bundle,
     initial: dict[str, Tensor],
     plan: Plan,
-    split: Split,
+    sides: dict[str, Side],
     catalogue: Catalogue,
     folder: Path,
     reporter: Reporter,
@@ -329,7 +325,7 @@ def _evaluate(
     `random_split` is kept beside the scores.
     Returns the scores and the predictions behind the headline.
     """
-    sides = [side for side in ("val", "test") if split.side(side)]
+    scored: dict[str, Side] = {name: sides[name] for name in ("val", "test") if name in sides}
     stages = [planned.stage.name for planned in plan.stages]
     predictions: dict[tuple[str, str], Predictions] = {}
     bundle.model.load_state_dict(initial)
@@ -340,36 +336,30 @@ def _evaluate(
         if planned.stage.train != "head":
             cache = None  # the backbone is no longer the one whose features were cached
         predictor = Predictor(bundle, plan.engine, plan.threads, plan.device)
-        for side in sides:
+        for side, photos in scored.items():
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
-                found = _predict_side(predictor, cache, catalogue, split.side(side), tell)
+                found = _predict_side(predictor, cache, catalogue, photos, tell)
             predictions[stage, side] = found
             name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
             save_predictions(found, folder / "predictions" / name)
-    final = {side: predictions.pop((stages[-1], side)) for side in sides}
+    final = {side: predictions.pop((stages[-1], side)) for side in scored}
     evaluation = dataclasses.replace(evaluate_run(final, predictions, stages[-1]), random_split=random_split)
     save_evaluation(evaluation, folder / "evaluation.json")
-    return evaluation, final[sides[-1]]
+    return evaluation, final[evaluation.headline.side]
 
 
 def _predict_side(
     predictor: Predictor,
     cache: FeatureCache | None,
     catalogue: Catalogue,
-    photos: tuple[Photo, ...],
+    side: Side,
     tell: ProgressCallback,
 ) -> Predictions:
     """Predict the photos of one side, from their cached features where the backbone is still the frozen one."""
     if cache is None:
-        return predictor.predict(catalogue, photos, tell)
-
-    def view(i: int) -> Tensor:
-        loaded = load_input(catalogue, photos[i], predictor.bundle.preprocess)
-        if isinstance(loaded, str):
-            raise PhotosError(f"{photos[i].path} cannot be used any more: {loaded}.\nBring it back as it was.")
-        return loaded
-
-    return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
+        return predictor.predict(catalogue, side.photos, tell)
+    view = functools.partial(side.plain_input, preprocess=predictor.bundle.preprocess)
+    return predictor.predict_features(side.photos, cache.load(side.photos, view, PLAIN_VIEW, tell))
 
 
 def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
@@ -382,7 +372,18 @@ def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
     return apply_corrections(catalogue, load_corrections(path), path)
 
 
-def _require_outside(out: Path, photos: Path) -> None:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe that can be resumed from another folder; raises WeightsError for missing weights at once."""
+    if recipe.weights not in ("auto", "none"):
+        recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
+    if recipe.split.keep:
+        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
+        recipe = recipe.model_copy(update={"split": kept})
+    return recipe
+
+
+def require_outside(out: Path, photos: Path) -> None:
+    """Raise CommandError when a folder to write to lies among the photos."""
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
 
@@ -397,7 +398,7 @@ def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
     return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
 
 
-def _moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Path | None) -> Detections | None:
+def moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Path | None) -> Detections | None:
     """Return the detections that a run was trained with, at the path where they are now."""
     if saved is None:
         if moved is not None:

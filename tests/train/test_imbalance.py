@@ -32,7 +32,7 @@ def create_stage(imbalance: str, strength: float = 1.0, **values: Any) -> Stage:
 def create_side(counts: tuple[int, ...]) -> Side:
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     photos = tuple(Photo(f"{i}.jpg", str(int(t)), f"{i:064}") for i, t in enumerate(targets))
-    return Side(photos, None, targets)  # type: ignore[arg-type]
+    return Side(photos, [None] * len(photos), range(len(photos)), targets)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("strength", "shares"), [(1.0, (1, 1, 1)), (0.5, np.sqrt(COUNTS))])
@@ -65,7 +65,6 @@ def test_a_photo_drawn_again_gets_another_view(monkeypatch: pytest.MonkeyPatch) 
     seeds = []
     monkeypatch.setattr(batches, "create_view", lambda pixels, pre, augment, seed: seeds.append(seed))
     side = create_side((2,))
-    side.store = [None, None]  # type: ignore[assignment]
     for repeat in (0, 1, 2):
         side.augmented_input(0, None, create_stage("sampling"), 0, 7, repeat)  # type: ignore[arg-type]
     side.augmented_input(0, None, create_stage("sampling"), 0, 7)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ logits. Which photos make up a batch and how they are augmented follows from (se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from wildtune.model.backbone import head_of
 from wildtune.model.engine import create_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
-from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.catalogue import SPLITS, Catalogue, Photo
 from wildtune.photos.split import Split
 from wildtune.photos.store import PhotoStore, load_store
 from wildtune.photos.threads import map_in_threads
@@ -39,9 +39,10 @@ ENGINE_FROM_PHOTOS = 256
 class Side:
     """The photos of one side of the split: records, decoded pixels and (N,) int64 targets."""
 
-    def __init__(self, photos: tuple[Photo, ...], store: PhotoStore, targets: Tensor) -> None:
-        """Keep the three, row i of each being the same photo."""
-        self.photos, self.store, self.targets = photos, store, targets
+    def __init__(self, photos: tuple[Photo, ...], store: PhotoStore, rows: Sequence[int], targets: Tensor) -> None:
+        """Keep the records and targets of the same photos, and the row of each in the store of all photos."""
+        self.photos, self.targets = photos, targets
+        self._store, self._rows = store, rows
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -49,7 +50,7 @@ class Side:
 
     def plain_input(self, index: int, preprocess: Preprocess) -> Tensor:
         """Return the (3, size, size) input of a photo without augmentation."""
-        return create_input(self.store[index], preprocess)
+        return create_input(self._store[self._rows[index]], preprocess)
 
     def augmented_input(
         self, index: int, preprocess: Preprocess, stage: Stage, seed: int, view: int, repeat: int = 0
@@ -59,19 +60,27 @@ class Side:
         `repeat` tells the second and later times of a photo in one epoch apart.
         """
         seed = seed_from(seed, stage.name, view, self.photos[index].sha256, *([repeat] if repeat else []))
-        return create_view(self.store[index], preprocess, stage.augment, seed)
+        return create_view(self._store[self._rows[index]], preprocess, stage.augment, seed)
 
 
 def load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
-    """Open the decoded training and validation photos, decoding them first where they are not cached."""
+    """Open the decoded photos of all sides, decoding them first where they are not cached.
+
+    They are in one store, in the catalogue's order, so that another split of the same photos finds them again.
+    """
     pre = plan.preprocess
-    sides = {}
-    for name in ("train", "val"):
-        photos = split.side(name)
-        with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
-        sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
-    return sides
+    with reporter.bar("decoding the photos") as tell:
+        store = load_store(
+            catalogue, split.photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell
+        )
+    rows: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for row, side in enumerate(split.sides):
+        rows[side].append(row)
+    return {
+        name: Side(split.side(name), store, rows[name], torch.from_numpy(split.targets(name)))
+        for name in SPLITS
+        if rows[name]
+    }
 
 
 class StageData(Protocol):
