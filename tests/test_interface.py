@@ -21,7 +21,7 @@ DETECTIONS = ["--detection-threshold", "--detections"]
 COMMANDS = {
     "train": (
         ["PHOTOS"],
-        ["--backbone", "--corrections", *DETECTIONS, "--out", "--recipe", "--resume", "--set", "--weights"],
+        ["--backbone", "--corrections", *DETECTIONS, "--folds", "--out", "--recipe", "--resume", "--set", "--weights"],
     ),
     "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
     "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
@@ -51,8 +51,10 @@ PYTHON_NAMES = [
     "load_recipe",
     "predict",
     "resume",
+    "resume_folds",
     "split_photos",
     "train",
+    "train_folds",
     "write_report",
 ]
 

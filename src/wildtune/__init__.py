@@ -37,8 +37,10 @@ _PLACES = {
     "load_recipe": "wildtune.recipe",
     "predict": "wildtune.job",
     "resume": "wildtune.job",
+    "resume_folds": "wildtune.folds",
     "split_photos": "wildtune.photos.split",
     "train": "wildtune.job",
+    "train_folds": "wildtune.folds",
     "write_report": "wildtune.report.page",
 }
 

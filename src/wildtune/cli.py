@@ -65,24 +65,29 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="CSV file of photos to drop or relabel, from `check --out`.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the run; by default runs/DATE-TIME.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", help="Cross-validate: train K times, each photo tested once.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
 ) -> None:
     """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
     with _quick_imports():
+        from wildtune import folds as cross_validation
         from wildtune import job
     from wildtune.recipe import load_recipe
 
     if resume is not None:
-        others = (backbone, weights, changes, corrections, out)
+        others = (backbone, weights, changes, corrections, out, folds)
         if any(others) or detection_threshold is not None or recipe != "default":
             raise CommandError(
                 "--resume goes on with the run's own recipe and threshold: give it no other option than PHOTOS and "
                 "--detections, each only where they have moved."
             )
+        go_on = cross_validation.resume_folds if cross_validation.is_folds(resume) else job.resume
         with _saying_how_to_resume(resume):
-            job.resume(resume, photos, detections_path=detections)
+            go_on(resume, photos, detections_path=detections)
         return
     if photos is None:
         raise CommandError("Say which photos: wildtune train PHOTOS, or wildtune train --resume RUN.")
@@ -90,6 +95,9 @@ def train(
     chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _saying_how_to_resume(folder):
+        if folds is not None:
+            cross_validation.train_folds(photos, chosen, folds, folder, detections=crops, corrections=corrections)
+            return
         job.train(photos, chosen, folder, detections=crops, corrections=corrections)
 
 
@@ -132,13 +140,17 @@ def evaluate(
 ) -> None:
     """Show a run's scores, or score it on other labelled PHOTOS."""
     with _quick_imports():
-        from wildtune import job
+        from wildtune import folds, job
+    from wildtune.evaluate.folds import describe_folds
     from wildtune.evaluate.text import describe_evaluation
 
     crops = _detections(detections, detection_threshold)
     if photos is None:
         if detections is not None:
             raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
+        if folds.is_folds(run):
+            print(describe_folds(folds.saved_folds(run)))
+            return
         print(describe_evaluation(job.saved_evaluation(run)))
         return
     print(describe_evaluation(job.evaluate(run, photos, detections=crops)))
@@ -258,7 +270,7 @@ class _saying_how_to_resume:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            if (self.run / "plan.toml").exists():
+            if any((self.run / name).exists() for name in ("plan.toml", "folds.json")):
                 print(f"Interrupted. Go on with: wildtune train --resume {self.run}", file=sys.stderr)
             else:
                 print("Interrupted before anything was trained. Give the same command again.", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from wildtune import files, runtime
 from wildtune.check.balance import describe_imbalance
 from wildtune.check.page import CheckContent, write_check
-from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_rank_labels
+from wildtune.check.random_split import RandomSplit, describe_random_split
+from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_judge
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
@@ -30,13 +32,13 @@ from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, load_split, save_split, split_photos
 from wildtune.predict.predictions import Predictions, save_predictions
-from wildtune.predict.predictor import Predictor, create_predictor, load_input, say_what_it_knows
+from wildtune.predict.predictor import Predictor, create_predictor, say_what_it_knows
 from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
-from wildtune.train.batches import create_cache, load_sides
+from wildtune.train.batches import Side, create_cache, load_sides
 from wildtune.train.doubts import doubt_labels, doubt_test_labels
 from wildtune.train.history import load_history, load_moves
 from wildtune.train.loop import train_stages
@@ -78,14 +80,9 @@ def train(
         raise CommandError(
             f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
         )
-    _require_outside(out, where)
+    require_outside(out, where)
     check_backbone(recipe.backbone)
-    if recipe.weights not in ("auto", "none"):
-        # Absolute, so that the run can be resumed from another folder; and missing weights are said at once.
-        recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
-    if recipe.split.keep:
-        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
-        recipe = recipe.model_copy(update={"split": kept})
+    recipe = with_absolute_paths(recipe)
     decisions = load_corrections(Path(corrections)) if corrections else ()
     catalogue = _load_catalogue(source, reporter, detections)
     if corrections:
@@ -143,7 +140,7 @@ def resume(
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
-    detections = _moved_detections(folder, about.get("detections"), detections_path)
+    detections = moved_detections(folder, about.get("detections"), detections_path)
     catalogue = _load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
     findings = audit_set(catalogue, recipe.seed, reporter)
@@ -236,7 +233,7 @@ def check(
     """
     reporter = reporter or Reporter()
     if out is not None:
-        _require_outside(Path(out), Path(source))
+        require_outside(Path(out), Path(source))
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
     catalogue = _load_catalogue(source, reporter, detections)
@@ -244,13 +241,17 @@ def check(
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
         reporter.say(f"note: {imbalance}")
-    ranking, said = try_to_rank_labels(findings, recipe, reporter)
-    reporter.say(said)
-    if ranking is not None:
-        findings = add_suspects(findings, ranking)
+    judged = try_to_judge(findings, recipe, reporter)
+    reporter.say(judged.said)
+    if judged.ranking is not None:
+        findings = add_suspects(findings, judged.ranking)
+    random_split = describe_random_split(judged.random_split) if judged.random_split else ""
+    if random_split:
+        reporter.say(f"note: {random_split}")
     if out is not None:
-        notices = [*catalogue.notices, *([imbalance] if imbalance else []), said[:1].upper() + said[1:] + "."]
-        reporter.say(f"page: {write_check(CheckContent(findings, ranking, notices), Path(out))}")
+        said = (*catalogue.notices, imbalance, judged.said[:1].upper() + judged.said[1:] + ".", random_split)
+        content = CheckContent(findings, judged.ranking, [notice for notice in said if notice])
+        reporter.say(f"page: {write_check(content, Path(out))}")
     return findings
 
 
@@ -308,12 +309,13 @@ def _carry_out(
     catalogue = findings.catalogue
     sides = load_sides(split, catalogue, plan, reporter)
     initial = plain_state(model)
-    findings, ranking = doubt_labels(plan, findings, cache, sides, folder, reporter)
+    doubts = doubt_labels(plan, findings, split, cache, sides, folder, reporter)
+    findings, ranking = doubts.findings, doubts.ranking
     model.to("cpu")
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
     save_bundle(bundle, folder / "bundle")
-    evaluation, shown = _evaluate(bundle, initial, plan, split, catalogue, folder, reporter)
+    evaluation, shown = _evaluate(bundle, initial, plan, sides, catalogue, folder, reporter, doubts.random_split)
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
@@ -326,18 +328,20 @@ def _evaluate(
     bundle: Bundle,
     initial: dict[str, Tensor],
     plan: Plan,
-    split: Split,
+    sides: dict[str, Side],
     catalogue: Catalogue,
     folder: Path,
     reporter: Reporter,
+    random_split: RandomSplit | None,
 ) -> tuple[RunEvaluation, Predictions]:
     """Predict validation and test photos with the weights of each stage in turn, and score them.
 
     This is the only place where the test photos are looked at. `initial` is the state before the first stage;
     each stage's kept weights are put on top of it, in order, so that the last stage's are the bundle's.
+    `random_split` is kept beside the scores.
     Returns the scores and the predictions behind the headline.
     """
-    sides = [side for side in ("val", "test") if split.side(side)]
+    scored: dict[str, Side] = {name: sides[name] for name in ("val", "test") if name in sides}
     stages = [planned.stage.name for planned in plan.stages]
     predictions: dict[tuple[str, str], Predictions] = {}
     bundle.model.load_state_dict(initial)
@@ -348,36 +352,30 @@ def _evaluate(
         if planned.stage.train != "head":
             cache = None  # the backbone is no longer the one whose features were cached
         predictor = Predictor(bundle, plan.engine, plan.threads, plan.device)
-        for side in sides:
+        for side, photos in scored.items():
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
-                found = _predict_side(predictor, cache, catalogue, split.side(side), tell)
+                found = _predict_side(predictor, cache, catalogue, photos, tell)
             predictions[stage, side] = found
             name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
             save_predictions(found, folder / "predictions" / name)
-    final = {side: predictions.pop((stages[-1], side)) for side in sides}
-    evaluation = evaluate_run(final, predictions, stages[-1])
+    final = {side: predictions.pop((stages[-1], side)) for side in scored}
+    evaluation = dataclasses.replace(evaluate_run(final, predictions, stages[-1]), random_split=random_split)
     save_evaluation(evaluation, folder / "evaluation.json")
-    return evaluation, final[sides[-1]]
+    return evaluation, final[evaluation.headline.side]
 
 
 def _predict_side(
     predictor: Predictor,
     cache: FeatureCache | None,
     catalogue: Catalogue,
-    photos: tuple[Photo, ...],
+    side: Side,
     tell: ProgressCallback,
 ) -> Predictions:
     """Predict the photos of one side, from their cached features where the backbone is still the frozen one."""
     if cache is None:
-        return predictor.predict(catalogue, photos, tell)
-
-    def view(i: int) -> Tensor:
-        loaded = load_input(catalogue, photos[i], predictor.bundle.preprocess)
-        if isinstance(loaded, str):
-            raise PhotosError(f"{photos[i].path} cannot be used any more: {loaded}.\nBring it back as it was.")
-        return loaded
-
-    return predictor.predict_features(photos, cache.load(photos, view, PLAIN_VIEW, tell))
+        return predictor.predict(catalogue, side.photos, tell)
+    view = functools.partial(side.plain_input, preprocess=predictor.bundle.preprocess)
+    return predictor.predict_features(side.photos, cache.load(side.photos, view, PLAIN_VIEW, tell))
 
 
 def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
@@ -390,7 +388,18 @@ def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
     return apply_corrections(catalogue, load_corrections(path), path)
 
 
-def _require_outside(out: Path, photos: Path) -> None:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe that can be resumed from another folder; raises WeightsError for missing weights at once."""
+    if recipe.weights not in ("auto", "none"):
+        recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
+    if recipe.split.keep:
+        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
+        recipe = recipe.model_copy(update={"split": kept})
+    return recipe
+
+
+def require_outside(out: Path, photos: Path) -> None:
+    """Raise CommandError when a folder to write to lies among the photos."""
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
 
@@ -405,7 +414,7 @@ def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
     return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
 
 
-def _moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Path | None) -> Detections | None:
+def moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Path | None) -> Detections | None:
     """Return the detections that a run was trained with, at the path where they are now."""
     if saved is None:
         if moved is not None:
@@ -458,9 +467,11 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
 
 def _headline(evaluation: RunEvaluation, folder: Path) -> str:
     best = evaluation.headline
-    low, high = best.interval
+    (low, high), balanced, f1 = best.interval, best.balanced_accuracy_interval, best.macro_f1_interval
     return (
         f"{best.side} accuracy {best.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, {best.photos} photos)\n"
+        f"balanced accuracy {best.balanced_accuracy:.1%} ({balanced[0]:.1%} to {balanced[1]:.1%}), "
+        f"macro F1 {best.macro_f1:.3f} ({f1[0]:.3f} to {f1[1]:.3f})\n"
         f"report: {folder / 'report' / 'index.html'}"
     )
 

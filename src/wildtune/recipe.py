@@ -71,11 +71,30 @@ class SplitOptions(_Table):
         "camera within 60 s; folder: also each first folder below a class; camera: also all photos of one camera",
     )
     keep: str = pydantic.Field("", description="split.csv of an earlier run, whose photos keep their sides")
+    folds: Annotated[int, pydantic.Field(ge=0, le=100)] = pydantic.Field(
+        0, description="above 0: the test photos are one of so many folds, whatever `test` says; 0: no folds"
+    )
+    fold: Count = pydantic.Field(1, description="which fold is the test, from 1")
+
+    @property
+    def test_share(self) -> float:
+        """The share of the photos that the test is to have, 0-1."""
+        return 1 / self.folds if self.folds else self.test
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_the_folds(self) -> SplitOptions:
+        if self.folds == 1:
+            raise ValueError("folds must be 0 (none) or at least 2. Got 1")
+        if self.folds and self.fold > self.folds:
+            raise ValueError(f"fold must be one of the {self.folds} folds, from 1. Got {self.fold}")
+        if self.folds and self.keep:
+            raise ValueError("folds divide all photos anew, so keep must be empty with them")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _leave_some_to_train(self) -> SplitOptions:
-        if self.val + self.test >= 1:
-            raise ValueError("val and test together must be below 1, so that photos are left to train on")
+        if self.val + max(self.test, self.test_share) >= 1:
+            raise ValueError("val and test (or one fold) together must be below 1, so that photos are left to train on")
         return self
 
 
@@ -159,6 +178,16 @@ class Stage(_Table):
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
         0.0, description="share of the target spread over all classes"
     )
+    imbalance: Literal["none", "sampling", "class_weights", "logit_adjustment"] = pydantic.Field(
+        "none",
+        description="for classes of unequal size; sampling: photos of rare classes come more often; class_weights: "
+        "their loss counts more; logit_adjustment: the loss expects each class as often as it is there",
+    )
+    imbalance_strength: Positive = pydantic.Field(
+        1.0,
+        description="of that; 1: all classes count the same, 0.5: as if their sizes were the roots of what they are; "
+        "logit_adjustment: its tau",
+    )
     views: Literal["every_epoch"] | Count = pydantic.Field(
         1, description="head: augmented views of each photo that are cached; every_epoch: a fresh one each epoch"
     )
@@ -169,11 +198,17 @@ class Stage(_Table):
     )
     keep: Literal["best", "last"] = pydantic.Field(
         "best",
-        description="best: the epoch with the highest validation accuracy, or the weights the stage started from "
+        description="best: the epoch with the highest validation accuracy (balanced accuracy where imbalance is set), "
+        "or the weights the stage started from "
         "where no epoch beats an earlier stage's; last: the last epoch",
     )
     policy: Policy = Policy()
     augment: Augment = Augment()
+
+    @property
+    def judged_by(self) -> Literal["val_accuracy", "val_balanced_accuracy"]:
+        """The score on the validation photos that says which epoch is best."""
+        return "val_accuracy" if self.imbalance == "none" else "val_balanced_accuracy"
 
     @pydantic.model_validator(mode="after")
     def _warm_up_ends(self) -> Stage:

@@ -63,6 +63,16 @@ def percent_range(interval: tuple[float, float]) -> str:
     return f"{low * 100:.1f} to {high * 100:.1f} %"
 
 
+def score_range(interval: tuple[float, float]) -> str:
+    """Return an interval of scores in 0-1 that are no shares, such as F1.
+
+    >>> score_range((0.9, 0.958))
+    '0.900 to 0.958'
+    """
+    low, high = interval
+    return f"{low:.3f} to {high:.3f}"
+
+
 def points(difference: float) -> str:
     """Return a difference of shares in percentage points, without its sign.
 

@@ -23,5 +23,6 @@ def describe_imbalance(photos: Iterable[Photo]) -> str:
         return ""
     return (
         f"The classes are unequal: '{largest}' has {counts[largest]} photos, '{smallest}' {counts[smallest]}, "
-        f"{ratio:.0f} times fewer. Look at the recall of the small classes rather than at the accuracy."
+        f"{ratio:.0f} times fewer. Look at the balanced accuracy and the recall of the small classes rather than at "
+        "the accuracy; stages.N.imbalance makes training heed them."
     )

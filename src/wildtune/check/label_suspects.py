@@ -20,6 +20,7 @@ from wildtune.check.groups import number_groups
 from wildtune.memo import remember
 from wildtune.photos.audit import Finding
 from wildtune.photos.catalogue import Photo
+from wildtune.photos.folds import number_folds
 from wildtune.runtime import seed_from
 from wildtune.wording import counted, percent
 
@@ -96,7 +97,7 @@ def rank_labels(photos: Sequence[Photo], features: np.ndarray, groups: Sequence[
         "photos": [(photo.path, photo.label) for photo in photos],
         "groups": number_groups(groups).tolist(),
         "seed": seed,
-        "libraries": _judges(),
+        "libraries": judges(),
     }
     answer = remember(f"labels-{_VERSION}", question, lambda: asdict(_rank_labels(photos, features, groups, seed)))
     return LabelRanking(**{**answer, "rows": tuple(RankedLabel(**row) for row in answer["rows"])})
@@ -125,7 +126,9 @@ def held_out_probabilities(
         return probs
     centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float32)
     scaled = centred / np.maximum(centred.std(axis=0), 1e-6) / np.float32(np.sqrt(max(1, features.shape[1])))
-    for fitted, held in _folds(targets, groups, seed):
+    folds = fold_numbers(targets, groups, seed)
+    for fold in range(int(folds.max()) + 1):
+        fitted, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         known, counts = np.unique(targets[fitted], return_counts=True)
         if len(known) < 2:
             continue
@@ -232,20 +235,11 @@ def _cells(row: RankedLabel) -> Iterable[object]:
     return values.values()
 
 
-def _folds(targets: np.ndarray, groups: Sequence[str], seed: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Yield the (fitted, held-out) photo indices of each fold."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
+def fold_numbers(targets: np.ndarray, groups: Sequence[str], seed: int = 0) -> np.ndarray:
+    """Return the fold that holds each photo out when heads are cross-validated, int64 (N,) from 0, groups whole."""
     numbers = number_groups(groups)
-    group_count = int(numbers.max(initial=-1)) + 1
-    count = min(FOLDS, group_count, int(np.bincount(targets).max(initial=0)))
-    if count < 2:
-        return
-    state = seed_from(seed, "label folds") % 2**32
-    kind = StratifiedKFold if group_count == len(targets) else StratifiedGroupKFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # classes smaller than the number of folds are dealt with here
-        yield from kind(count, shuffle=True, random_state=state).split(np.zeros(len(targets)), targets, numbers)
+    count = min(FOLDS, int(numbers.max(initial=-1)) + 1, int(np.bincount(targets).max(initial=0)))
+    return number_folds(targets, numbers, count, seed_from(seed, "label folds"))
 
 
 def _confident_learning(targets: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, int]:
@@ -260,12 +254,12 @@ def _confident_learning(targets: np.ndarray, probs: np.ndarray) -> tuple[np.ndar
         scores = get_label_quality_scores(targets, probs, method="self_confidence")
         return scores.tolist(), int(num_label_issues(targets, probs, estimation_method=method))
 
-    question = [files.sha256_array(targets), files.sha256_array(probs), _judges()]
+    question = [files.sha256_array(targets), files.sha256_array(probs), judges()]
     scores, estimate = remember(f"confident-learning-{_VERSION}", question, ask)
     return np.array(scores), estimate
 
 
-def _judges() -> list[str]:
+def judges() -> list[str]:
     """Return the versions of the libraries that a ranking rests on."""
     return [importlib.metadata.version(name) for name in ("scikit-learn", "cleanlab")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, astuple, dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from wildtune.check.confounds import confound_findings, find_giveaways
 from wildtune.check.groups import create_groups, number_groups
 from wildtune.check.label_suspects import LabelRanking, describe_ranking, rank_labels, suspect_findings
 from wildtune.check.marks import create_marks
+from wildtune.check.random_split import RandomSplit, known_answers, measure_random_split
 from wildtune.errors import WeightsError
 from wildtune.memo import remember
 from wildtune.model.backbone import check_backbone, read_facts
@@ -73,35 +74,51 @@ def find_confounds(findings: Findings, seed: int = 0) -> tuple[Finding, ...]:
     return tuple(Finding(**row) for row in remember(f"confounds-{_VERSION}", question, find))
 
 
-def rank_all_labels(findings: Findings, recipe: Recipe, progress: ProgressCallback | None = None) -> LabelRanking:
-    """Rank the labels of all usable photos, on features of the recipe's backbone, weights and input.
+@dataclass(frozen=True)
+class Judgement:
+    """What heads on features of a backbone say of photos.
+
+    ranking       every photo by how likely its label is wrong; None where labels could not be judged
+    random_split  what a split at random would make of the accuracy; None where no photos belong together
+    said          a sentence about the ranking
+    """
+
+    ranking: LabelRanking | None
+    random_split: RandomSplit | None
+    said: str
+
+
+def judge_photos(findings: Findings, recipe: Recipe, progress: ProgressCallback | None = None) -> Judgement:
+    """Rank the labels of all usable photos and try a split at random, on features of the recipe's pretrained backbone.
 
     Raises RecipeError and WeightsError as training with that recipe would. With random weights nothing is judged.
     """
     if recipe.weights == "none":
-        return LabelRanking((), float("nan"), 0, RANDOM_WEIGHTS)
+        return Judgement(None, None, f"label errors were not looked for: {RANDOM_WEIGHTS}")
     photos = [photo for photo in findings.usable if photo.label]
     features = extract_features(findings.catalogue, photos, recipe, progress)
-    return rank_labels(photos, features, create_groups(findings, photos), recipe.seed)
+    groups = create_groups(findings, photos)
+    ranking = rank_labels(photos, features, groups, recipe.seed)
+    random_split = measure_random_split(photos, features, groups, recipe.seed, known_answers(ranking))
+    return Judgement(ranking if ranking.rows else None, random_split, describe_ranking(ranking))
 
 
-def try_to_rank_labels(
-    findings: Findings, recipe: Recipe | None, reporter: Reporter
-) -> tuple[LabelRanking | None, str]:
-    """Return the ranking of all usable photos' labels, None where there can be none, and a sentence about it."""
+def try_to_judge(findings: Findings, recipe: Recipe | None, reporter: Reporter) -> Judgement:
+    """Return what heads on features say of all usable photos, or why they cannot."""
     if recipe is None:
-        return None, "label errors were not looked for: that needs pretrained weights"
+        return Judgement(None, None, "label errors were not looked for: that needs pretrained weights")
     try:
         with reporter.bar("features of the photos") as tell:
-            ranking = rank_all_labels(findings, recipe, tell)
+            return judge_photos(findings, recipe, tell)
     except WeightsError:
         if recipe.weights != "auto":
             raise
-        return None, (
+        return Judgement(
+            None,
+            None,
             f"label errors were not looked for: the weights of '{recipe.backbone}' could not be downloaded. Give a "
-            "file: --weights FILE --backbone NAME, or --no-model to do without"
+            "file: --weights FILE --backbone NAME, or --no-model to do without",
         )
-    return ranking if ranking.rows else None, describe_ranking(ranking)
 
 
 def extract_features(

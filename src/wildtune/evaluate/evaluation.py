@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pydantic
 
 from wildtune import files
+from wildtune.check.random_split import RandomSplit
+from wildtune.evaluate.averages import average_classes
+from wildtune.intervals import Interval, paired_interval, wilson_interval
 from wildtune.predict.predictions import Predictions
 
 
@@ -63,7 +64,7 @@ class Comparison(_Frozen):
     only_first: int
     only_second: int
     difference: float
-    interval: tuple[float, float]
+    interval: Interval
     p_value: float
 
     @property
@@ -79,8 +80,8 @@ class Evaluation(_Frozen):
     photos               number of photos with a label and a prediction
     without_prediction   number of photos that could not be read
     accuracy             share right, 0-1, with a 95 % Wilson interval (low, high)
-    balanced_accuracy    mean recall over the classes that have photos, 0-1
-    macro_f1             mean F1 over the classes, 0-1
+    balanced_accuracy    mean recall over the classes that have photos, 0-1, with its 95 % interval (low, high)
+    macro_f1             mean F1 over the classes that have photos, 0-1, with its 95 % interval (low, high)
     log_loss             mean negative log-likelihood of the label, nats
     calibration_error    expected calibration error over 15 equal bins of confidence, 0-1
     confusion            (C, C) counts, rows the label, columns the prediction
@@ -91,25 +92,17 @@ class Evaluation(_Frozen):
     photos: int
     without_prediction: int
     accuracy: float
-    interval: tuple[float, float]
+    interval: Interval
     balanced_accuracy: float
+    balanced_accuracy_interval: Interval
     macro_f1: float
+    macro_f1_interval: Interval
     log_loss: float
     calibration_error: float
     class_names: tuple[str, ...]
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     mistakes: tuple[Mistake, ...]
-
-
-def wilson_interval(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a share (Wilson 1927), both ends in 0-1; (0, 1) without photos."""
-    if total == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre, weight = (right + z * z / 2) / (total + z * z), z / (total + z * z)
-    half = weight * math.sqrt(right * (total - right) / total + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
@@ -136,15 +129,17 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
     count = len(predictions.class_names)
     confusion = np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
     classes = tuple(_class_score(i, confusion, predictions.class_names) for i in range(count))
-    present = [c for c in classes if c.photos]
+    averages = average_classes(confusion)
     return Evaluation(
         side=side,
         photos=len(targets),
         without_prediction=int((predictions.predicted < 0).sum()),
         accuracy=float(right.mean()),
         interval=wilson_interval(int(right.sum()), len(right)),
-        balanced_accuracy=float(np.mean([c.recall for c in present])),
-        macro_f1=float(np.mean([c.f1 for c in present])),
+        balanced_accuracy=averages.balanced_accuracy,
+        balanced_accuracy_interval=averages.balanced_accuracy_interval,
+        macro_f1=averages.macro_f1,
+        macro_f1_interval=averages.macro_f1_interval,
         # From the logits, because a probability of a confident mistake may round to 0.
         log_loss=float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(targets)), targets]).mean()),
         calibration_error=expected_calibration_error(probs.max(axis=1), right),
@@ -188,30 +183,9 @@ def compare(first: Predictions, second: Predictions, names: tuple[str, str] = ("
         only_first=only_first,
         only_second=only_second,
         difference=(only_second - only_first) / len(right),
-        interval=_paired_interval(right),
+        interval=paired_interval(right),
         p_value=min(1.0, 2 * tail),
     )
-
-
-def _paired_interval(right: np.ndarray) -> tuple[float, float]:
-    """Return Newcombe's hybrid score interval for the second share less the first; `right` is (N, 2) bool."""
-    total = len(right)
-    both = int(right.all(axis=1).sum())
-    second, first = int(right[:, 1].sum()), int(right[:, 0].sum())
-    neither = total - first - second + both
-    low2, high2 = wilson_interval(second, total)
-    low1, high1 = wilson_interval(first, total)
-    p1, p2 = first / total, second / total
-    product = first * (total - first) * second * (total - second)
-    # Newcombe's phi with his continuity correction for a positive association.
-    cross: float = both * neither - (second - both) * (first - both)
-    if cross > 0:
-        cross = max(cross - total / 2, 0)
-    phi = cross / product**0.5 if product else 0.0
-    down = (p2 - low2) ** 2 - 2 * phi * (p2 - low2) * (high1 - p1) + (high1 - p1) ** 2
-    up = (high2 - p2) ** 2 - 2 * phi * (high2 - p2) * (p1 - low1) + (p1 - low1) ** 2
-    difference = p2 - p1
-    return float(difference - max(down, 0) ** 0.5), float(difference + max(up, 0) ** 0.5)
 
 
 def _class_score(index: int, confusion: np.ndarray, names: tuple[str, ...]) -> ClassScore:
@@ -252,11 +226,13 @@ class RunEvaluation:
     sides          "val" and, where there are test photos, "test": the final model
     before         the same sides by the model at the end of each earlier stage, keyed (stage, side)
     comparisons    each earlier stage against the final model, per side, keyed (stage, side)
+    random_split   what a split that tears groups apart would look like; None where it was not tried
     """
 
     sides: dict[str, Evaluation]
     before: dict[tuple[str, str], Evaluation]
     comparisons: dict[tuple[str, str], Comparison]
+    random_split: RandomSplit | None = None
 
     @property
     def headline(self) -> Evaluation:
@@ -279,6 +255,8 @@ def save_evaluation(evaluation: RunEvaluation, path: Path) -> None:
     for name in ("before", "comparisons"):
         values = getattr(evaluation, name)
         table[name] = {"/".join(key): value.model_dump(mode="json") for key, value in values.items()}
+    if evaluation.random_split is not None:
+        table["random_split"] = evaluation.random_split.model_dump(mode="json")
     files.write_text(path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -294,4 +272,5 @@ def load_evaluation(path: Path) -> RunEvaluation:
         sides={k: Evaluation.model_validate(v) for k, v in table["sides"].items()},
         before={key(k): Evaluation.model_validate(v) for k, v in table["before"].items()},
         comparisons={key(k): Comparison.model_validate(v) for k, v in table["comparisons"].items()},
+        random_split=RandomSplit.model_validate(table["random_split"]) if "random_split" in table else None,
     )

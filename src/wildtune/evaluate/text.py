@@ -6,14 +6,22 @@ from wildtune.evaluate.evaluation import Evaluation
 from wildtune.wording import counted
 
 
+def describe_scores(evaluation: Evaluation) -> list[str]:
+    """Return accuracy, balanced accuracy and macro F1 with their 95 % intervals, a line each."""
+    (low, high), f1 = evaluation.balanced_accuracy_interval, evaluation.macro_f1_interval
+    return [
+        f"accuracy           {evaluation.accuracy:.1%}  "
+        f"(95 % interval {evaluation.interval[0]:.1%} to {evaluation.interval[1]:.1%})",
+        f"balanced accuracy  {evaluation.balanced_accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})",
+        f"macro F1           {evaluation.macro_f1:.3f}  (95 % interval {f1[0]:.3f} to {f1[1]:.3f})",
+    ]
+
+
 def describe_evaluation(evaluation: Evaluation) -> str:
     """Return the scores and a line for each class, weakest first."""
-    low, high = evaluation.interval
     lines = [
         f"{evaluation.side}: {counted(evaluation.photos, 'photo')}",
-        f"accuracy           {evaluation.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})",
-        f"balanced accuracy  {evaluation.balanced_accuracy:.1%}",
-        f"macro F1           {evaluation.macro_f1:.3f}",
+        *describe_scores(evaluation),
         f"log loss           {evaluation.log_loss:.4f}",
         f"calibration error  {evaluation.calibration_error:.3f}",
         "",

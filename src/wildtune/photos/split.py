@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from wildtune import files
 from wildtune.errors import PhotosError
 from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import SPLITS, Photo
+from wildtune.photos.folds import number_folds
 from wildtune.photos.groups import group_photos
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.recipe import SplitOptions
+from wildtune.runtime import seed_from
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ def split_photos(findings: Findings, options: SplitOptions) -> Split:
     A group's side follows from a hash of the seed and its key: the name of the user's group, else the SHA-256 of
     the photo or of the one that leads the group (`group_photos`). So photos added later move none that were
     there, but for what `_mend` has to do for small classes. A side the user set is obeyed, then one from
-    `options.keep`. Raises PhotosError when there are fewer than two classes, unlabelled photos, or no photos to
-    train or validate on, or when the split to keep cannot be read.
+    `options.keep`. With `options.folds` the test photos are those of one fold, and sides the user set count for
+    nothing. Raises PhotosError when there are fewer than two classes, unlabelled photos, or no photos to train or
+    validate on, when there are fewer groups than folds, or when the split to keep cannot be read.
     """
     photos = findings.usable
     catalogue = findings.catalogue
@@ -111,16 +114,21 @@ def split_photos(findings: Findings, options: SplitOptions) -> Split:
         lost = ", ".join(name for name in catalogue.class_names if name not in labels)
         notices.append(f"Classes without usable photos were left out: {lost}.")
     chosen = {side for photo in photos if (side := photo.split)}
-    groups = _create_groups(findings, options, notices)
+    if options.folds and chosen:
+        notices.append("The split of your photos is passed over: every photo is tested in one of the folds.")
+        photos, chosen = tuple(replace(photo, split="") for photo in photos), set()
+    groups = _create_groups(findings, photos, options, notices)
     if chosen and "test" not in chosen:
         notices.append("Your split has no test photos, so there is no test side: accuracy is measured on val only.")
+    if options.folds:
+        _hold_fold_out(groups, class_names, options, notices)
     movable = _place_groups(groups, options, chosen)
-    _mend(groups, movable, class_names, options, wants_test=not chosen or "test" in chosen)
+    _mend(groups, movable, class_names, options, wants_test=not options.folds and (not chosen or "test" in chosen))
     side_of = {id(photo): _side_in(group, photo) for group in groups for photo in group.photos}
     group_of = {id(photo): group.name for group in groups for photo in group.photos}
     sides = tuple(side_of[id(photo)] for photo in photos)
     _check_sides(photos, sides, class_names, notices)
-    notices += _small_classes(groups, class_names, chosen)
+    notices += [] if options.folds else _small_classes(groups, class_names, chosen)
     return Split(catalogue.root, photos, sides, class_names, tuple(notices), tuple(group_of[id(p)] for p in photos))
 
 
@@ -185,9 +193,10 @@ def _load_kept_sides(path: str) -> dict[str, str]:
     return kept
 
 
-def _create_groups(findings: Findings, options: SplitOptions, notices: list[str]) -> list[_Group]:
-    """Gather the photos into groups in the order of their hashes, with the sides that are given set."""
-    photos = findings.usable
+def _create_groups(
+    findings: Findings, photos: tuple[Photo, ...], options: SplitOptions, notices: list[str]
+) -> list[_Group]:
+    """Gather the usable photos into groups in the order of their hashes, with the sides that are given set."""
     kept = _load_kept_sides(options.keep)
     if kept:  # a photo follows the copies of it that are set aside, so that no picture changes its side
         digests = {photo.path: photo.sha256 for photo in findings.catalogue.photos}
@@ -225,6 +234,30 @@ def _create_groups(findings: Findings, options: SplitOptions, notices: list[str]
     return sorted(groups, key=lambda group: (group.place, group.key))
 
 
+def _hold_fold_out(
+    groups: list[_Group], class_names: tuple[str, ...], options: SplitOptions, notices: list[str]
+) -> None:
+    """Put the groups of the fold that is asked for on the test side, to stay there."""
+    if len(groups) < options.folds:
+        raise PhotosError(
+            f"{options.folds} folds need as many groups of photos that stay together. Found {len(groups)}.\n"
+            "Ask for fewer folds, or keep less together (split.group_by)."
+        )
+    index = {name: target for target, name in enumerate(class_names)}
+    members = [(number, index[photo.label]) for number, group in enumerate(groups) for photo in group.photos]
+    numbers, targets = np.array(members, dtype=np.int64).T
+    folds = number_folds(targets, numbers, options.folds, seed_from(options.seed, "folds"))
+    if len(np.unique(folds)) < options.folds:
+        raise PhotosError(
+            f"The photos cannot be divided into {options.folds} folds: too few groups have most of them.\n"
+            "Ask for fewer folds, or keep less together (split.group_by)."
+        )
+    held = set(numbers[folds == options.fold - 1].tolist())
+    for number in held:
+        groups[number].side, groups[number].fixed = "test", True
+    notices.append(f"The test photos are fold {options.fold} of {options.folds}.")
+
+
 def _side_in(group: _Group, photo: Photo) -> str:
     """Return the side of one photo: the user's, where that is still the group's to follow, else the group's."""
     lent = group.side == "val" and photo.split == "train" and not group.fixed
@@ -244,9 +277,11 @@ def _place_groups(groups: list[_Group], options: SplitOptions, chosen: set[str])
         meant_to_train = bool(group.side)
         group.fixed = False
         group.side = "train"
-        if group.place < options.test:
+        # Of a fold's rest the share for validation is that of all photos.
+        test, val = (0.0, options.val / (1 - options.test_share)) if options.folds else (options.test, options.val)
+        if group.place < test:
             group.side = "test" if not meant_to_train and (not chosen or "test" in chosen) else "train"
-        elif group.place < options.test + options.val:
+        elif group.place < test + val:
             group.side = "val"
         movable.append(group)
     return movable
@@ -262,7 +297,7 @@ def _mend(
     first. These are the only moves that depend on other photos than a group's own.
     """
     tally, ours = _Tally(groups), set(map(id, movable))
-    most_held = (1 + options.val + options.test) / 2
+    most_held = (1 + options.val + options.test_share) / 2
     order = sorted(class_names, key=lambda name: (len(tally.groups_of[name]), name))
     for name in order:
         parts = [group for group in tally.groups_of[name] if id(group) in ours]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wildtune import wording
-from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
+from wildtune.check.random_split import describe_random_split
+from wildtune.evaluate.evaluation import ClassScore, Evaluation
+from wildtune.intervals import wilson_interval
 from wildtune.photos.audit import Finding, sets_aside
 from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
@@ -19,6 +21,7 @@ from wildtune.report.convergence import DEFINITION, find_convergence
 from wildtune.report.foreseen import foreseen_paragraphs, moved_text
 from wildtune.report.verdict import compare_text
 from wildtune.train.history import EpochRecord
+from wildtune.train.imbalance import describe_treatment
 from wildtune.train.plan import PlannedStage
 from wildtune.wording import counted, listed, nats, percent, percent_range, points, quoted
 
@@ -55,6 +58,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
         Section("Foreseen before training", foreseen_paragraphs(content)),
         *_stage_sections(content),
         Section("Did the later stages help?", _comparisons(content)),
+        Section("Would a random split look better?", _random_split(content)),
         Section("Classes", _classes(content.evaluation.headline)),
         Section("Confidence", _calibration(content)),
         Section("Faults in the photos", _findings(content)),
@@ -85,8 +89,8 @@ def _result(content: RunContent) -> tuple[str, ...]:
         f"The model names the right class for {wording.whole(_right(score))} of "
         f"{counted(score.photos, side + ' photo')}: an accuracy of {percent(score.accuracy)} "
         f"(95 % interval {percent_range(score.interval)}). "
-        f"Averaged over the classes, each counting the same, it is {percent(score.balanced_accuracy)}. "
-        + _baseline(score)
+        f"Averaged over the classes, each counting the same, it is {percent(score.balanced_accuracy)} (balanced "
+        f"accuracy, {percent_range(score.balanced_accuracy_interval)}). " + _baseline(score)
     ]
     validation = content.evaluation.sides.get("val")
     if score.side == "val":
@@ -196,6 +200,12 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
         _handed_on(content, stage, records),
         *([moved] if (moved := moved_text(content, planned)) else []),
     ]
+    treatment = describe_treatment(stage, content.plan.counts["train"])
+    if treatment:
+        paragraphs.append(
+            f"Against unequal classes: {wording.plain(treatment)}. Its training loss is that of this treatment; "
+            "validation is as without it."
+        )
     if stage.average:
         paragraphs.append(
             f"What was validated and kept are weights {percent(stage.average)} of the way from those the stage started "
@@ -212,7 +222,7 @@ def _stage_section(content: RunContent, planned: PlannedStage) -> Section:
 def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]) -> str:
     kept, photos = kept_record(records), content.plan.side_size("val")
     if kept is None:
-        best = max(records, key=lambda record: (record.val_accuracy, -record.val_loss))
+        best = max(records, key=lambda record: (getattr(record, stage.judged_by), -record.val_loss))
         return (
             "None of its epochs did better on the validation photos than the weights it started from: the best, "
             f"epoch {best.epoch}, had a validation accuracy of {percent(best.val_accuracy)} and a validation loss of "
@@ -220,7 +230,8 @@ def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]
         )
     share = kept.val_accuracy if math.isfinite(kept.val_accuracy) else 0.0
     interval = wilson_interval(round(share * photos), photos)
-    best_epoch = f"epoch {kept.epoch}, the best by validation accuracy,"
+    judge = {"val_accuracy": "validation accuracy", "val_balanced_accuracy": "balanced validation accuracy"}
+    best_epoch = f"epoch {kept.epoch}, the best by {judge[stage.judged_by]},"
     which = "its last epoch" if kept is records[-1] else best_epoch
     return (
         f"What it handed on is {which} with a validation accuracy of {percent(kept.val_accuracy)} "
@@ -302,6 +313,8 @@ def _hardships(stage: Stage) -> list[str]:
         if used
     ]
     reasons = []
+    if stage.imbalance == "sampling":
+        reasons.append("photos of rare classes, often the hardest, come more often than in validation")
     if changes:
         reasons.append(f"augmentation ({', '.join(changes)}) makes the training photos harder")
     return reasons
@@ -312,6 +325,13 @@ def _comparisons(content: RunContent) -> tuple[str, ...]:
     names = [planned.stage.name for planned in content.plan.stages]
     keys = [(name, side) for name in names if (name, side) in content.evaluation.comparisons]
     return tuple(compare_text(content, key) for key in keys)
+
+
+def _random_split(content: RunContent) -> tuple[str, ...]:
+    found = content.evaluation.random_split
+    if found is None:
+        return ()
+    return (f"{describe_random_split(found)} Tried on the training and validation photos before training.",)
 
 
 def _classes(score: Evaluation) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from wildtune import wording
-from wildtune.evaluate.evaluation import Evaluation, wilson_interval
+from wildtune.evaluate.evaluation import Evaluation
+from wildtune.intervals import wilson_interval
 from wildtune.predict.predictions import Predictions
 from wildtune.report.canvas import (
     CELL_DARK,

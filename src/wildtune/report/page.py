@@ -10,7 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from wildtune import files, wording
-from wildtune.evaluate.evaluation import ClassScore, Evaluation, wilson_interval
+from wildtune.evaluate.evaluation import ClassScore, Evaluation
+from wildtune.intervals import wilson_interval
 from wildtune.pages import create_environment, data_uri
 from wildtune.report import figures
 from wildtune.report.analysis import (
@@ -123,8 +124,12 @@ def _headline(content: RunContent) -> dict[str, Any]:
         "tiles": [
             (wording.whole(len(plan.class_names)), "classes"),
             (wording.whole(plan.side_size("train")), "training photos"),
-            (wording.percent(score.balanced_accuracy), "mean recall of the classes"),
-            (f"{score.macro_f1:.3f}", "macro F1"),
+            (
+                wording.percent(score.balanced_accuracy),
+                f"balanced accuracy, the mean recall of the classes "
+                f"({wording.percent_range(score.balanced_accuracy_interval)})",
+            ),
+            (f"{score.macro_f1:.3f}", f"macro F1 ({wording.score_range(score.macro_f1_interval)})"),
             (wording.duration(seconds), "training time"),
         ],
     }
@@ -171,6 +176,7 @@ def _stage_rows(content: RunContent) -> list[dict[str, str]]:
                 "time": wording.duration(sum(record.seconds for record in records)),
                 "val": _accuracy_text(sides["val"]),
                 "test": _accuracy_text(sides["test"]),
+                **_average_texts(sides[content.evaluation.headline.side]),
             }
         )
     return rows
@@ -180,6 +186,16 @@ def _accuracy_text(score: Evaluation | None) -> str:
     if score is None:
         return ""
     return f"{wording.percent(score.accuracy)} ({wording.percent_range(score.interval)})"
+
+
+def _average_texts(score: Evaluation | None) -> dict[str, str]:
+    if score is None:
+        return {"balanced": "", "f1": ""}
+    return {
+        "balanced": f"{wording.percent(score.balanced_accuracy)} "
+        f"({wording.percent_range(score.balanced_accuracy_interval)})",
+        "f1": f"{score.macro_f1:.3f} ({wording.score_range(score.macro_f1_interval)})",
+    }
 
 
 def _comparison_texts(content: RunContent) -> list[str]:

@@ -6,7 +6,7 @@ logits. Which photos make up a batch and how they are augmented follows from (se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from wildtune.model.engine import create_engine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.gradients import speed_up_gradients
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
-from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.catalogue import SPLITS, Catalogue, Photo
 from wildtune.photos.split import Split
 from wildtune.photos.store import PhotoStore, load_store
 from wildtune.photos.threads import map_in_threads
@@ -27,6 +27,7 @@ from wildtune.progress import Reporter
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
 from wildtune.train.augment import create_view
+from wildtune.train.imbalance import draw_photos, expected_draws, number_repeats
 from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
@@ -38,9 +39,10 @@ ENGINE_FROM_PHOTOS = 256
 class Side:
     """The photos of one side of the split: records, decoded pixels and (N,) int64 targets."""
 
-    def __init__(self, photos: tuple[Photo, ...], store: PhotoStore, targets: Tensor) -> None:
-        """Keep the three, row i of each being the same photo."""
-        self.photos, self.store, self.targets = photos, store, targets
+    def __init__(self, photos: tuple[Photo, ...], store: PhotoStore, rows: Sequence[int], targets: Tensor) -> None:
+        """Keep the records and targets of the same photos, and the row of each in the store of all photos."""
+        self.photos, self.targets = photos, targets
+        self._store, self._rows = store, rows
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -48,24 +50,37 @@ class Side:
 
     def plain_input(self, index: int, preprocess: Preprocess) -> Tensor:
         """Return the (3, size, size) input of a photo without augmentation."""
-        return create_input(self.store[index], preprocess)
+        return create_input(self._store[self._rows[index]], preprocess)
 
-    def augmented_input(self, index: int, preprocess: Preprocess, stage: Stage, seed: int, view: int) -> Tensor:
-        """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content."""
-        seed = seed_from(seed, stage.name, view, self.photos[index].sha256)
-        return create_view(self.store[index], preprocess, stage.augment, seed)
+    def augmented_input(
+        self, index: int, preprocess: Preprocess, stage: Stage, seed: int, view: int, repeat: int = 0
+    ) -> Tensor:
+        """Return the (3, size, size) input of one augmented view, random by seed, stage, view and content.
+
+        `repeat` tells the second and later times of a photo in one epoch apart.
+        """
+        seed = seed_from(seed, stage.name, view, self.photos[index].sha256, *([repeat] if repeat else []))
+        return create_view(self._store[self._rows[index]], preprocess, stage.augment, seed)
 
 
 def load_sides(split: Split, catalogue: Catalogue, plan: Plan, reporter: Reporter) -> dict[str, Side]:
-    """Open the decoded training and validation photos, decoding them first where they are not cached."""
+    """Open the decoded photos of all sides, decoding them first where they are not cached.
+
+    They are in one store, in the catalogue's order, so that another split of the same photos finds them again.
+    """
     pre = plan.preprocess
-    sides = {}
-    for name in ("train", "val"):
-        photos = split.side(name)
-        with reporter.bar(f"decoding the {name} photos") as tell:
-            store = load_store(catalogue, photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell)
-        sides[name] = Side(photos, store, torch.from_numpy(split.targets(name)))
-    return sides
+    with reporter.bar("decoding the photos") as tell:
+        store = load_store(
+            catalogue, split.photos, lambda data, box: decode_stored(data, pre, box), pre.stored_key, tell
+        )
+    rows: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for row, side in enumerate(split.sides):
+        rows[side].append(row)
+    return {
+        name: Side(split.side(name), store, rows[name], torch.from_numpy(split.targets(name)))
+        for name in SPLITS
+        if rows[name]
+    }
 
 
 class StageData(Protocol):
@@ -89,7 +104,20 @@ class StageData(Protocol):
 def batch_order(seed: int, stage: str, epoch: int, count: int, batch_size: int) -> list[np.ndarray]:
     """Return the photo indices of each batch of an epoch: a shuffle cut into pieces, the last one shorter."""
     order = np.random.default_rng(seed_from(seed, stage, epoch, "order")).permutation(count)
-    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return _cut(order, batch_size)
+
+
+def stage_order(seed: int, stage: Stage, epoch: int, side: Side) -> list[np.ndarray]:
+    """Return the photo indices of each batch of an epoch of a stage, some of them repeated where it draws by class."""
+    expected = expected_draws(stage, side.targets)
+    if expected is None:
+        return batch_order(seed, stage.name, epoch, len(side), stage.batch_size)
+    drawn = draw_photos(expected, side.targets.numpy(), seed, stage.name, epoch, "order")
+    return _cut(drawn, stage.batch_size)
+
+
+def _cut(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def view_key(stage: Stage, seed: int, number: int) -> dict[str, object]:
@@ -130,8 +158,7 @@ class FeatureData:
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield ((B, D) features, (B,) targets)."""
         self._load_view(epoch % self._planned.views)
-        order = batch_order(self._plan.seed, self._stage.name, epoch, len(self._train), self._stage.batch_size)
-        for indices in order[first_step:]:
+        for indices in stage_order(self._plan.seed, self._stage, epoch, self._train)[first_step:]:
             rows = torch.from_numpy(indices)
             yield self._features[rows].to(self._device), self._train.targets[rows].to(self._device)
 
@@ -192,18 +219,20 @@ class PhotoData:
         them at one or the other, because a step waits for its slowest thread: one that also makes views slows both.
         """
         stage, seed, preprocess = self._stage, self._plan.seed, self._preprocess
-        order = batch_order(seed, stage.name, epoch, len(self._train), stage.batch_size)[first_step:]
+        order = stage_order(seed, stage, epoch, self._train)
+        numbered = list(zip(order, number_repeats(order), strict=True))[first_step:]
 
-        def make(indices: np.ndarray) -> Batch:
+        def make(batch: tuple[np.ndarray, np.ndarray]) -> Batch:
             views = map_in_threads(
-                lambda i: self._train.augmented_input(i, preprocess, stage, seed, epoch),
-                indices.tolist(),
+                lambda pair: self._train.augmented_input(int(pair[0]), preprocess, stage, seed, epoch, int(pair[1])),
+                zip(*batch, strict=True),
                 self._plan.threads,
                 runtime.compute_alone,
             )
-            return torch.stack(list(views)), self._train.targets[torch.from_numpy(indices)]
+            return torch.stack(list(views)), self._train.targets[torch.from_numpy(batch[0])]
 
-        for images, targets in map_in_threads(make, order, 1) if self._device.type == "cuda" else map(make, order):
+        ahead = self._device.type == "cuda"
+        for images, targets in map_in_threads(make, numbered, 1) if ahead else map(make, numbered):
             yield images.to(self._device, memory_format=torch.channels_last), targets.to(self._device)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class EpochRecord:
     val_accuracy   share of the validation photos right after the epoch, 0-1
     seconds        time the epoch took, validation included
     kept           whether these weights became the best so far (always the last epoch where the recipe says so)
+    val_balanced_accuracy  mean over the classes of the share of their validation photos right, 0-1
     """
 
     stage: str
@@ -34,6 +36,7 @@ class EpochRecord:
     val_accuracy: float
     seconds: float
     kept: bool
+    val_balanced_accuracy: float = math.nan  # as where an older run's history is read
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from wildtune.train.average import WeightAverage
 from wildtune.train.batches import Side, StageData, create_stage_data
 from wildtune.train.checkpoint import Progress
 from wildtune.train.history import EpochRecord, StageMove, save_history
+from wildtune.train.imbalance import StageLoss, create_loss, describe_treatment
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.plan import Plan, PlannedStage
 from wildtune.train.schedule import lr_factor
@@ -48,9 +49,10 @@ def train_stages(
         name = planned.stage.name
         set_trainable(model, head_of(model), planned.stage.train)
         if number >= progress.stage:
-            reporter.say(_announce(planned, progress))
+            reporter.say(_announce(planned, plan, progress))
             data = create_stage_data(model, plan, planned, sides, versions, reporter)
-            StageTrainer(model, planned, plan.seed, data, progress, run, reporter).train()
+            loss = create_loss(planned.stage, [plan.counts["train"].get(label, 0) for label in plan.class_names])
+            StageTrainer(model, planned, plan.seed, data, loss, progress, run, reporter).train()
             model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         checkpoint.load_kept(model, run, name)
     publish(progress.records, run)  # a crash may have come between the last checkpoint and this
@@ -67,6 +69,7 @@ class StageTrainer:
     planned: PlannedStage
     seed: int
     data: StageData
+    loss: StageLoss
     progress: Progress
     run: Path
     reporter: Reporter
@@ -135,8 +138,7 @@ class StageTrainer:
         size = self.planned.part_size
         for some_inputs, some_targets in zip(inputs.split(size), targets.split(size), strict=True):
             logits = self.data.forward(some_inputs)
-            losses = cross_entropy(logits, some_targets, label_smoothing=stage.label_smoothing, reduction="sum")
-            loss = losses / len(targets)
+            loss = self.loss(logits, some_targets) / len(targets)
             loss.backward()
             value += float(loss.detach())
             right += int((logits.detach().argmax(dim=1) == some_targets).sum())
@@ -149,15 +151,9 @@ class StageTrainer:
         """Score the validation photos, and keep the weights where the recipe says so."""
         progress, stage = self.progress, self.stage
         started = time.monotonic()
-        val_loss, val_accuracy = score(self.data)
+        val_loss, val_accuracy, val_balanced_accuracy = score(self.data)
         self.require_finite(val_loss, "validation loss")
-        # More photos right is better; among equals, the lower loss. The best so far may be an earlier stage's.
-        best = next((r for r in reversed(progress.records) if r.kept), None)
-        better = best is None or (val_accuracy, -val_loss) > (best.val_accuracy, -best.val_loss)
-        kept = better or stage.keep == "last"
-        if kept:
-            checkpoint.save_kept(self.model, self.run, stage.name)
-        return EpochRecord(
+        record = EpochRecord(
             stage=stage.name,
             epoch=progress.epoch + 1,
             lr=stage.lr * self.lr_factor(0),
@@ -166,8 +162,19 @@ class StageTrainer:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=round(progress.seconds + time.monotonic() - started, 3),
-            kept=kept,
+            kept=False,
+            val_balanced_accuracy=val_balanced_accuracy,
         )
+        # More photos right is better; among equals, the lower loss. The best so far may be an earlier stage's.
+        best = next((r for r in reversed(progress.records) if r.kept), None)
+        kept = best is None or stage.keep == "last" or self.worth(record) > self.worth(best)
+        if kept:
+            checkpoint.save_kept(self.model, self.run, stage.name)
+        return replace(record, kept=kept)
+
+    def worth(self, record: EpochRecord) -> tuple[float, float]:
+        """Return what an epoch is judged by: the higher, the better."""
+        return getattr(record, self.stage.judged_by), -record.val_loss
 
     def lr_factor(self, step: int) -> float:
         """Return the policy's factor on the learning rate at a step of the present epoch."""
@@ -201,11 +208,13 @@ class StageTrainer:
             )
 
 
-def score(data: StageData) -> tuple[float, float]:
-    """Return cross-entropy (nats) and accuracy (0-1) on the validation photos."""
+def score(data: StageData) -> tuple[float, float, float]:
+    """Return cross-entropy (nats), accuracy and balanced accuracy (0-1) on the validation photos."""
     logits, targets = data.val_logits(), data.val_targets
-    accuracy = (logits.argmax(dim=1) == targets).double().mean()
-    return float(cross_entropy(logits.double(), targets)), float(accuracy)
+    right = (logits.argmax(dim=1) == targets).double()
+    counts = targets.bincount()
+    recall = targets.bincount(right)[counts > 0] / counts[counts > 0]
+    return float(cross_entropy(logits.double(), targets)), float(right.mean()), float(recall.mean())
 
 
 def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
@@ -229,6 +238,7 @@ def publish(records: list[EpochRecord], run: Path) -> None:
             for name, value in (
                 ("accuracy/training", record.accuracy),
                 ("accuracy/validation", record.val_accuracy),
+                ("balanced_accuracy/validation", record.val_balanced_accuracy),
                 ("loss/training", record.loss),
                 ("loss/validation", record.val_loss),
                 ("lr", record.lr),
@@ -236,12 +246,14 @@ def publish(records: list[EpochRecord], run: Path) -> None:
                 writer.add_scalar(name, value, number)
 
 
-def _announce(planned: PlannedStage, progress: Progress) -> str:
+def _announce(planned: PlannedStage, plan: Plan, progress: Progress) -> str:
     stage = planned.stage
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
     precision = "" if planned.precision == "float32" else f", computed in {planned.precision}"
     start = f", from epoch {progress.epoch + 1}" if progress.epoch or progress.step else ""
-    return f"stage {stage.name}: {what} ({planned.trained_weights:,} weights), {stage.epochs} epochs{precision}{start}"
+    balance = describe_treatment(stage, plan.counts["train"])
+    said = f"stage {stage.name}: {what} ({planned.trained_weights:,} weights), {stage.epochs} epochs{precision}{start}"
+    return f"{said}; {balance}" if balance else said
 
 
 def _describe(record: EpochRecord, stage: Stage) -> str:

@@ -1,0 +1,186 @@
+"""Cross-validation: the whole street once for each fold, then all folds together.
+
+OUT/fold-1 ...               a run for each fold, like any other, with the fold's photos as its test side
+OUT/predictions/folds.csv    what each photo was named by the model that never saw it
+OUT/folds.json, folds.html   the scores; folds.json says how many folds there are from the beginning on
+OUT/recipe.toml, environment.json, corrections.csv   what is needed to go on
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wildtune import files, job, runtime
+from wildtune.errors import CommandError, PhotosError
+from wildtune.evaluate.folds import FoldsEvaluation, describe_folds, evaluate_folds
+from wildtune.photos.sources import Detections
+from wildtune.predict.predictions import load_predictions
+from wildtune.progress import Reporter
+from wildtune.recipe import Recipe, create_recipe, dump_recipe, load_recipe
+from wildtune.report.folds import render_folds
+from wildtune.train.plan import load_plan
+
+_INDEX = "folds.json"
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A finished cross-validation: its folder, the folders of its runs, and its scores."""
+
+    folder: Path
+    runs: tuple[Path, ...]
+    evaluation: FoldsEvaluation
+
+
+def train_folds(
+    source: str | Path,
+    recipe: Recipe,
+    folds: int,
+    out: str | Path,
+    reporter: Reporter | None = None,
+    detections: Detections | None = None,
+    corrections: str | Path | None = None,
+) -> Folds:
+    """Train a classifier for each of `folds` folds of the photos in the new folder `out`, and score them together.
+
+    The folds keep the groups of `recipe.split.group_by` whole and the classes as even as that allows; they follow from
+    the photos and `recipe.split.seed`. Fold k alone is `job.train` with `split.folds` and `split.fold=k`. Raises what
+    `job.train` raises, and CommandError for fewer than two folds.
+    """
+    out = Path(out)
+    if folds < 2:
+        raise CommandError(f"Cross-validation needs at least 2 folds. Got {folds}.")
+    if _is_taken(out):
+        hint = f", or go on with it: wildtune train --resume {out}" if is_folds(out) else "."
+        raise CommandError(f"{out} exists already. Choose another --out{hint}")
+    job.require_outside(out, Path(source))
+    recipe = job.with_absolute_paths(_of_fold(recipe, folds, 1))
+    if corrections:
+        files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
+    files.write_text(out / "recipe.toml", dump_recipe(recipe))
+    about = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    crops = {}
+    if detections is not None:
+        crops = {"detections": {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}}
+    text = json.dumps({**about, **runtime.environment(), **crops}, indent=1, ensure_ascii=False)
+    files.write_text(out / "environment.json", text + "\n")
+    files.write_text(out / _INDEX, json.dumps({"count": folds}) + "\n")
+    return _go_on(out, recipe, source, detections, None, reporter or Reporter())
+
+
+def resume_folds(
+    folder: str | Path,
+    source: str | Path | None = None,
+    reporter: Reporter | None = None,
+    detections_path: str | Path | None = None,
+) -> Folds:
+    """Go on with an interrupted cross-validation; the result is that of an uninterrupted one.
+
+    `source` and `detections_path` say where the photos and the detections are now, if they have moved. Raises
+    CommandError when the folder holds none.
+    """
+    folder = Path(folder)
+    missing = [name for name in (_INDEX, "recipe.toml", "environment.json") if not (folder / name).exists()]
+    if missing:
+        raise CommandError(f"{folder} holds no cross-validation to go on with: {', '.join(missing)} is not there.")
+    recipe = load_recipe(str(folder / "recipe.toml"))
+    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    detections = job.moved_detections(folder, about.get("detections"), detections_path)
+    return _go_on(folder, recipe, source or about["photos"], detections, source, reporter or Reporter())
+
+
+def _is_taken(out: Path) -> bool:
+    """Say whether a folder holds more than a cross-validation that was given up before its first run had a plan."""
+    if not out.exists():
+        return False
+    begun = {_INDEX, "recipe.toml", "environment.json", "corrections.csv", "fold-1"}
+    names = {path.name for path in out.iterdir()} if out.is_dir() else {""}
+    return bool(names - begun) or (out / "fold-1" / "plan.toml").exists()
+
+
+def is_folds(folder: Path) -> bool:
+    """Say whether a folder holds a cross-validation, finished or not."""
+    return (folder / _INDEX).exists()
+
+
+def saved_folds(folder: str | Path) -> FoldsEvaluation:
+    """Return the scores of a finished cross-validation. Raises CommandError when it has not ended."""
+    saved = json.loads((Path(folder) / _INDEX).read_text("utf-8"))
+    if "pooled" not in saved:
+        raise CommandError(f"The folds in {folder} have not all been trained.\nGo on: wildtune train --resume {folder}")
+    return FoldsEvaluation.model_validate({key: value for key, value in saved.items() if key != "count"})
+
+
+def _of_fold(recipe: Recipe, folds: int, fold: int) -> Recipe:
+    """Return a recipe whose test photos are one fold; raises RecipeError where its other values do not go with that."""
+    table = recipe.model_dump(mode="json")
+    table["split"] |= {"folds": folds, "fold": fold}
+    return create_recipe(table, "the recipe with --folds")
+
+
+def _go_on(
+    out: Path,
+    recipe: Recipe,
+    source: str | Path,
+    detections: Detections | None,
+    moved: str | Path | None,
+    reporter: Reporter,
+) -> Folds:
+    """Do all folds that are left to do, then score all together."""
+    count = recipe.split.folds
+    corrections = out / "corrections.csv" if (out / "corrections.csv").exists() else None
+    runs = tuple(out / f"fold-{fold}" for fold in range(1, count + 1))
+    for fold, run in enumerate(runs, start=1):
+        if (run / "report" / "index.html").exists():  # the last that a run writes
+            reporter.say(f"fold {fold} of {count} is finished")
+        elif (run / "plan.toml").exists():
+            reporter.say(f"fold {fold} of {count}: going on")
+            job.resume(run, moved, reporter, detections.path if detections else None)
+        else:
+            reporter.say(f"fold {fold} of {count}")
+            job.train(source, _of_fold(recipe, count, fold), run, reporter, detections, corrections)
+    _require_same_photos(runs)
+    found = [load_predictions(run / "predictions" / "test.csv") for run in runs]
+    plans = [load_plan(run / "plan.toml") for run in runs]
+    evaluation = evaluate_folds(found, [plan.side_size("train") for plan in plans])
+    _save_predictions(runs, out / "predictions" / "folds.csv")
+    title = f"{plans[0].backbone} on {len(plans[0].class_names)} classes"
+    files.write_text(out / "folds.html", render_folds(evaluation, title))
+    saved = {"count": count, **evaluation.model_dump(mode="json")}
+    files.write_text(out / _INDEX, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+    reporter.say(f"{describe_folds(evaluation)}\npage: {out / 'folds.html'}")
+    return Folds(out, runs, evaluation)
+
+
+def _require_same_photos(runs: Sequence[Path]) -> None:
+    """Raise PhotosError unless every fold had the same photos, each of which is tested in one of them."""
+    tested: list[tuple[str, str]] = []
+    contents = set()
+    for run in runs:
+        with open(run / "split.csv", encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        contents.add(tuple(sorted((row["sha256"], row["label"]) for row in rows)))
+        tested += [(row["sha256"], row["label"]) for row in rows if row["split"] == "test"]
+    if len(contents) > 1 or tuple(sorted(tested)) not in contents:
+        raise PhotosError(
+            "The photos or their labels have changed between the folds, so they cannot be scored together.\n"
+            f"Cross-validate anew into another folder, or delete the folds that differ: {runs[0].parent}"
+        )
+
+
+def _save_predictions(runs: Sequence[Path], path: Path) -> None:
+    """Write every fold's test predictions as one table, by path, with the fold behind the error."""
+    rows: list[dict[str, str]] = []
+    for fold, run in enumerate(runs, start=1):
+        with open(run / "predictions" / "test.csv", encoding="utf-8", newline="") as handle:
+            rows += [{**row, "fold": str(fold)} for row in csv.DictReader(handle)]
+    first = ["path", "label", "prediction", "confidence", "error", "fold"]
+    columns = [*first, *(name for name in rows[0] if name not in first)]
+    rows.sort(key=lambda row: row["path"])
+    files.write_text(path, files.csv_text(columns, ([row[name] for name in columns] for row in rows)))
