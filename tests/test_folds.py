@@ -17,8 +17,8 @@ from shapes import BACKBONE, small_recipe
 from wildtune import cli, folds
 from wildtune.errors import CommandError, PhotosError, RecipeError
 from wildtune.evaluate.folds import mean_of_folds
+from wildtune.model import features
 from wildtune.model.backbone import create_classifier
-from wildtune.model.engine import Engine
 from wildtune.photos.audit import audit
 from wildtune.photos.sources import load_photos
 from wildtune.photos.split import Split, split_photos
@@ -158,13 +158,13 @@ def test_the_folds_share_decoded_photos_and_features(
     grouped: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "cache"))
-    computed, real = [], Engine.run_all
+    computed, real = [], features._write_file
 
-    def count(engine: Engine, number: int, *rest: Any) -> Any:
-        computed.append(number)
-        return real(engine, number, *rest)
+    def count(folder: Path, contents: list[str], found: Any) -> None:
+        computed.append(len(contents))
+        real(folder, contents, found)
 
-    monkeypatch.setattr(Engine, "run_all", count)
+    monkeypatch.setattr(features, "_write_file", count)
     head = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update={"augment": wt_augment()}),)})
     folds.train_folds(grouped, head, COUNT, tmp_path / "out")
     assert sum(computed) == 48

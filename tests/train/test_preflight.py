@@ -220,7 +220,7 @@ def test_the_sample_has_pairs_of_a_class_and_follows_from_content() -> None:
 
 
 def test_a_stage_says_how_far_it_went_and_what_it_handed_on(photos: Path, tmp_path: Path) -> None:
-    recipe = small_recipe("stages.0.epochs=8", "stages.1.lr=2.0", "stages.1.average=0")
+    recipe = small_recipe("split.seed=1", "stages.0.epochs=8", "stages.1.lr=2.0", "stages.1.average=0")
     run = job.train(photos, recipe, tmp_path / "run")
     assert kinds(run.plan) == ["lr_too_large"]
     moves = [json.loads(line) for line in (tmp_path / "run" / "stages.jsonl").read_text().splitlines()]
