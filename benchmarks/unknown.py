@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 
 import wildtune as wt
 from wildtune import files
-from wildtune.model.calibration import energy
 from wildtune.predict.predictions import Predictions
 
 ROUNDS = 5
@@ -25,9 +24,10 @@ ROUNDS = 5
 def scores(predictions: Predictions) -> dict[str, np.ndarray]:
     """Return scores that are low where a photo shows no class, each (N,), for photos that could be read."""
     read = predictions.predicted >= 0
+    logits = predictions.logits[read].astype(np.float64)
     return {
-        "energy": energy(predictions.logits[read]),
-        "largest logit": predictions.logits[read].max(axis=1),
+        "energy": np.logaddexp.reduce(logits, axis=1),
+        "largest logit": logits.max(axis=1),
         "confidence": predictions.confidence[read],
     }
 

@@ -37,7 +37,7 @@ def fit_calibration(predictions: Predictions) -> Calibration | None:
         photos=len(targets),
         sets=tuple(find_set_rule(probs[np.arange(len(targets)), targets], coverage) for coverage in COVERAGES),
         review=find_review_rule(confidence, right, CERTAINTY),
-        unknown=find_unknown_rule(logits, KNOWN_FLAGGED),
+        unknown=find_unknown_rule(confidence, KNOWN_FLAGGED),
     )
 
 

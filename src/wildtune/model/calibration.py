@@ -48,11 +48,11 @@ class ReviewRule(_Frozen):
 class UnknownRule(_Frozen):
     """Which photos show none of the classes.
 
-    least_energy   photos whose log-sum-exp of the logits lies below it are held to show none of them
-    known_flagged  share of photos of the classes for which that happens wrongly, at most, 0-1
+    least_confidence  photos whose answer has less are held to show none of them, 0-1 (Hendrycks and Gimpel 2017)
+    known_flagged     share of photos of the classes for which that happens wrongly, at most, 0-1
     """
 
-    least_energy: float
+    least_confidence: float
     known_flagged: float
 
 
@@ -89,12 +89,3 @@ def set_members(probs: np.ndarray, rule: SetRule) -> np.ndarray:
     members: np.ndarray = probs >= rule.least_prob
     members[np.arange(len(probs)), probs.argmax(axis=1)] = True
     return members
-
-
-def energy(logits: np.ndarray) -> np.ndarray:
-    """Return the log-sum-exp of (N, C) logits, (N,) float64: low where no class is supported (Liu et al. 2020).
-
-    It is the negative of their energy score, of the logits as the head gives them.
-    """
-    total: np.ndarray = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
-    return total

@@ -12,7 +12,7 @@ import numpy as np
 
 from wildtune import files
 from wildtune.errors import PhotosError
-from wildtune.model.calibration import Calibration, energy, set_members
+from wildtune.model.calibration import Calibration, set_members
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Predictions:
         """Whether each photo seems to show none of the classes, (N,) bool; nowhere without a calibration."""
         if self.calibration is None:
             return np.zeros(len(self), dtype=bool)
-        return (self.predicted >= 0) & (energy(self.logits) < self.calibration.unknown.least_energy)
+        return (self.predicted >= 0) & (self.confidence < self.calibration.unknown.least_confidence)
 
     def __len__(self) -> int:
         """Return the number of photos, with or without a prediction."""

@@ -17,6 +17,7 @@ from wildtune.photos.audit import Finding, sets_aside
 from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
+from wildtune.report.trust import trust_texts
 from wildtune.report.verdict import compare_text
 from wildtune.train.history import EpochRecord
 from wildtune.train.imbalance import describe_treatment
@@ -58,6 +59,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
         Section("Would a random split look better?", _random_split(content)),
         Section("Classes", _classes(content.evaluation.headline)),
         Section("Confidence", _calibration(content)),
+        Section("Which answers to trust", trust_texts(content.evaluation.trust)),
         Section("Faults in the photos", _findings(content)),
     ]
     return tuple(section for section in sections if section.paragraphs)
