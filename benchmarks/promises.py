@@ -116,8 +116,8 @@ def check_promises(rng: np.random.Generator, simulations: int) -> None:
             sets = ", ".join(f"{share:.1%}" for share in covered / simulations)
             print(
                 f"{photos} validation photos, {right.mean():.0%} right: sets of 90, 95 and 99 % hold {sets}; accuracy "
-                f"of {rule.review.target:.0%} promised in {promised / simulations:.0%} with {reviewed / simulations:.1%} "
-                f"reviewed, promise broken in {broken / simulations:.1%} (at most 5 %); known photos called unknown "
+                f"of {rule.review.target:.0%} promised in {promised / simulations:.0%}, {reviewed / simulations:.1%} "
+                f"to review, promise broken in {broken / simulations:.1%} (at most 5 %); known photos called unknown "
                 f"{flagged / simulations:.1%} (at most 5 %)",
                 flush=True,
             )

@@ -17,7 +17,7 @@ from wildtune.evaluate.compare import (
 from wildtune.predict.predictions import Predictions
 
 
-def tested(name: str, right: np.ndarray, group: int = 1, used: dict[str, str] | None = None) -> Tested:
+def a_run(name: str, right: np.ndarray, group: int = 1, used: dict[str, str] | None = None) -> Tested:
     """A run of two classes that is right on the photos of `right`, in groups of `group` photos."""
     targets = np.arange(len(right)) // group % 2
     answers = np.where(right, targets, 1 - targets)
@@ -67,8 +67,8 @@ def test_equal_runs_are_called_different_in_five_cases_of_a_hundred() -> None:
 
 def test_photos_of_one_group_count_as_one() -> None:
     right = np.repeat(np.arange(20) >= 4, 10)  # the first run is wrong on four whole groups
-    alone = compare_tested([tested("x", right), tested("y", right | True)]).pairs[0].differences["accuracy"]
-    tied = compare_tested([tested("x", right, 10), tested("y", right | True, 10)]).pairs[0].differences["accuracy"]
+    alone = compare_tested([a_run("x", right), a_run("y", right | True)]).pairs[0].differences["accuracy"]
+    tied = compare_tested([a_run("x", right, 10), a_run("y", right | True, 10)]).pairs[0].differences["accuracy"]
     assert alone.value == tied.value == 0.2
     assert alone.measurable
     assert not tied.measurable
@@ -79,7 +79,7 @@ def test_photos_of_one_group_count_as_one() -> None:
 def test_photos_that_another_run_learned_from_do_not_count() -> None:
     right = np.arange(100) % 10 > 0
     learned = {str(row): "train" for row in range(0, 100, 10)}
-    found = compare_tested([tested("x", right), tested("y", right, used=learned), tested("z", ~right)])
+    found = compare_tested([a_run("x", right), a_run("y", right, used=learned), a_run("z", ~right)])
     assert found.photos == 90
     assert "y (10)" in found.notes[0]
     assert [run.scores["accuracy"].value for run in found.runs] == [1.0, 1.0, 0.0]
