@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 
 from wildtune.evaluate.calibration import fit_calibration, scaled_probs
-from wildtune.evaluate.compare import SCORES, Tested, compare_tested, smallest_detectable
+from wildtune.evaluate.compare import SCORES, Contender, compare_contenders, smallest_detectable
 from wildtune.model.calibration import set_members
 from wildtune.predict.predictions import Predictions
 
@@ -37,7 +37,9 @@ def as_predictions(logits: np.ndarray, targets: np.ndarray) -> Predictions:
     )
 
 
-def draw_pair(rng: np.random.Generator, photos: int, skills: tuple[float, float], group: int) -> tuple[Tested, Tested]:
+def draw_pair(
+    rng: np.random.Generator, photos: int, skills: tuple[float, float], group: int
+) -> tuple[Contender, Contender]:
     """Return two classifiers' answers; photos of one group, `group` of them, are nearly alike."""
     groups = np.arange(photos) // group
     targets = rng.integers(0, CLASSES, groups.max() + 1)[groups]
@@ -47,7 +49,7 @@ def draw_pair(rng: np.random.Generator, photos: int, skills: tuple[float, float]
     for number, skill in enumerate(skills):
         noise = shared if group == 1 else own[number] + 0.3 * shared
         runs.append(
-            Tested(
+            Contender(
                 name=str(number),
                 predictions=as_predictions(draw_logits(rng, targets, skill, noise), targets),
                 contents=tuple(map(str, range(photos))),
@@ -75,7 +77,7 @@ def check_comparisons(rng: np.random.Generator, simulations: int, photos: int) -
     for group in (1, 4):
         wrong = np.zeros(len(SCORES))
         for _ in range(simulations):
-            pair = compare_tested(draw_pair(rng, photos, (2.4, 2.4), group)).pairs[0]
+            pair = compare_contenders(draw_pair(rng, photos, (2.4, 2.4), group)).pairs[0]
             wrong += [pair.differences[name].measurable for name in SCORES]
         said = ", ".join(f"{name} {share:.1%}" for name, share in zip(SCORES, wrong / simulations, strict=True))
         print(f"equal runs, {photos} photos in groups of {group}: called different (should be 5 %): {said}", flush=True)
@@ -83,7 +85,7 @@ def check_comparisons(rng: np.random.Generator, simulations: int, photos: int) -
     truth = true_scores(rng, skills)
     held, found, visible = np.zeros(3), 0, []
     for _ in range(simulations):
-        pair = compare_tested(draw_pair(rng, photos, skills, 1)).pairs[0]
+        pair = compare_contenders(draw_pair(rng, photos, skills, 1)).pairs[0]
         spans = [pair.differences[name].interval for name in SCORES[:3]]
         held += [low <= value <= high for (low, high), value in zip(spans, truth, strict=True)]
         found += pair.differences["accuracy"].measurable

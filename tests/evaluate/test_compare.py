@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom
 
 from wildtune.evaluate.compare import (
-    Tested,
-    compare_tested,
+    Contender,
+    compare_contenders,
     describe_comparison,
     holm,
     sign_flip_p_value,
@@ -17,13 +17,13 @@ from wildtune.evaluate.compare import (
 from wildtune.predict.predictions import Predictions
 
 
-def a_run(name: str, right: np.ndarray, group: int = 1, used: dict[str, str] | None = None) -> Tested:
+def a_run(name: str, right: np.ndarray, group: int = 1, used: dict[str, str] | None = None) -> Contender:
     """A run of two classes that is right on the photos of `right`, in groups of `group` photos."""
     targets = np.arange(len(right)) // group % 2
     answers = np.where(right, targets, 1 - targets)
     logits = np.where(answers[:, None] == np.arange(2), 2.0, 0.0).astype(np.float32)
     names = tuple(map(str, range(len(right))))
-    return Tested(
+    return Contender(
         name=name,
         predictions=Predictions(names, tuple("ab"[t] for t in targets), ("",) * len(names), logits, ("a", "b")),
         contents=names,
@@ -67,9 +67,9 @@ def test_equal_runs_are_called_different_in_five_cases_of_a_hundred() -> None:
 
 def test_photos_of_one_group_count_as_one() -> None:
     right = np.repeat(np.arange(20) >= 4, 10)  # the first run is wrong on four whole groups
-    alone = compare_tested([a_run("x", right), a_run("y", right | True)]).pairs[0].differences["accuracy"]
-    tied = compare_tested([a_run("x", right, 10), a_run("y", right | True, 10)]).pairs[0].differences["accuracy"]
-    assert alone.value == tied.value == 0.2
+    alone = compare_contenders([a_run("x", right), a_run("y", right | True)]).pairs[0].differences["accuracy"]
+    tied = compare_contenders([a_run("x", right, 10), a_run("y", right | True, 10)]).pairs[0].differences["accuracy"]
+    assert alone.value == tied.value == pytest.approx(0.2)
     assert alone.measurable
     assert not tied.measurable
     assert tied.p_value == 2 * 0.5**4 / 2
@@ -79,7 +79,7 @@ def test_photos_of_one_group_count_as_one() -> None:
 def test_photos_that_another_run_learned_from_do_not_count() -> None:
     right = np.arange(100) % 10 > 0
     learned = {str(row): "train" for row in range(0, 100, 10)}
-    found = compare_tested([a_run("x", right), a_run("y", right, used=learned), a_run("z", ~right)])
+    found = compare_contenders([a_run("x", right), a_run("y", right, used=learned), a_run("z", ~right)])
     assert found.photos == 90
     assert "y (10)" in found.notes[0]
     assert [run.scores["accuracy"].value for run in found.runs] == [1.0, 1.0, 0.0]

@@ -102,7 +102,7 @@ def test_the_score_of_trust_is_that_of_the_photos_it_is_given() -> None:
     object.__setattr__(found, "calibration", rule)
     score = score_trust(found, "test")
     assert score is not None
-    assert score.calibration_error < 0.03 < score.calibration_error_before
+    assert score.calibration_error < 0.05 < score.calibration_error_before
     assert score.log_loss < score.log_loss_before
     assert score.review.accuracy == (found.predicted == targets)[~found.review].mean()
     assert "judged on 2,000 test photos" in describe_trust(score)

@@ -18,7 +18,7 @@ from trap_files import detection, megadetector
 from shapes import draw_shape, small_recipe
 from wildtune import job
 from wildtune.errors import CommandError, PhotosError
-from wildtune.evaluate.compare import compare_runs, describe_comparison, load_tested
+from wildtune.evaluate.compare import compare_runs, describe_comparison, load_contender
 from wildtune.model.bundle import load_bundle
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import create_input, decode_stored
@@ -247,7 +247,7 @@ def test_runs_are_compared_on_the_test_photos_that_none_learned_from(
         assert scores.scores["accuracy"].value == one.evaluation.sides["test"].accuracy
         assert scores.scores["log loss"].value == pytest.approx(one.evaluation.sides["test"].log_loss, abs=1e-3)
     assert "no measurable difference" in describe_comparison(found)
-    tested = [set(load_tested(one.folder).contents) for one in (run, other)]
+    tested = [set(load_contender(one.folder).contents) for one in (run, other)]
     common = tested[0] & tested[1]
     if common:
         apart = compare_runs([run.folder, other.folder])

@@ -103,7 +103,7 @@ class RunsComparison(_Frozen):
 
 
 @dataclass(frozen=True)
-class Tested:
+class Contender:
     """What a run said about its test photos, and what each photo of the run was used for.
 
     name          the run's folder as given
@@ -132,10 +132,10 @@ def compare_runs(runs: Sequence[str | Path]) -> RunsComparison:
     names = [str(run) for run in runs]
     if len(set(names)) < len(names):
         raise CommandError(f"Each run once, please. Got {', '.join(names)}.")
-    return compare_tested([load_tested(Path(run)) for run in runs])
+    return compare_contenders([load_contender(Path(run)) for run in runs])
 
 
-def load_tested(run: Path) -> Tested:
+def load_contender(run: Path) -> Contender:
     """Read a run's test predictions and split, or a cross-validation's out-of-fold predictions."""
     folds = (run / "folds.json").exists()
     found = run / "predictions" / ("folds.csv" if folds else "test.csv")
@@ -155,7 +155,7 @@ def load_tested(run: Path) -> Tested:
             f"{split} does not say what is in {unknown[0]}, so its photos cannot be matched with another run's.\n"
             "Train the run anew with this version of wildtune."
         )
-    return Tested(
+    return Contender(
         name=str(run),
         predictions=predictions,
         contents=tuple(rows[path]["sha256"] for path in predictions.paths),
@@ -165,7 +165,7 @@ def load_tested(run: Path) -> Tested:
     )
 
 
-def compare_tested(runs: Sequence[Tested]) -> RunsComparison:
+def compare_contenders(runs: Sequence[Contender]) -> RunsComparison:
     """Compare runs' test predictions; the same predictions give the same comparison.
 
     All tests swap the two runs' answers at random, group by group (a paired randomization test), so that photos that
@@ -278,7 +278,7 @@ class _Table:
     sums: np.ndarray
 
 
-def _common_photos(runs: Sequence[Tested]) -> tuple[list[list[int]], list[str]]:
+def _common_photos(runs: Sequence[Contender]) -> tuple[list[list[int]], list[str]]:
     """Return for each run the rows of the photos that count, in one order, and what to say of the others."""
     places = [{content: row for row, content in enumerate(run.contents)} for run in runs]
     everything = sorted(set().union(*places))
@@ -381,7 +381,8 @@ def _run_scores(
         spans[0] = wilson_interval(int(table.right.sum()), len(table.right))
         spans[1] = average_classes(table.confusion).balanced_accuracy_interval
     # Few photos show a gap of calibration by chance, and those drawn anew twice that: mirrored, the two cancel.
-    spans[3] = (max(0.0, 2 * float(value[3]) - spans[3][1]), max(0.0, 2 * float(value[3]) - spans[3][0]))
+    gap = float(value[3])
+    spans[3] = (max(0.0, 2 * gap - spans[3][1]), max(gap, 2 * gap - spans[3][0]))
     return {
         name: Score(value=float(number), interval=span) for name, number, span in zip(SCORES, value, spans, strict=True)
     }

@@ -126,7 +126,7 @@ def score_trust(predictions: Predictions, side: str) -> TrustScore | None:
 def review_curve(confidence: np.ndarray, right: np.ndarray) -> tuple[CurvePoint, ...]:
     """Return how accurate the other answers are when the least sure of (N,) are looked at first."""
     ranked = right[np.argsort(confidence, kind="stable")]
-    points = []
+    points: list[CurvePoint] = []
     for share in _CURVE:
         rest = ranked[round(share * len(ranked)) :]
         if len(rest) and (not points or len(rest) < len(ranked) * (1 - points[-1].reviewed)):
