@@ -25,7 +25,8 @@ COMMANDS = {
     ),
     "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
     "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
-    "predict": (["RUN", "PHOTOS"], [*DETECTIONS, "--out", "--to"]),
+    "compare": (["RUN RUN..."], ["--out"]),
+    "predict": (["RUN", "PHOTOS"], ["--coverage", *DETECTIONS, "--out", "--to"]),
     "recipes": (["NAME"], []),
     "demo": ([], ["--out"]),
 }
@@ -45,6 +46,7 @@ PYTHON_NAMES = [
     "audit",
     "check",
     "compare",
+    "compare_runs",
     "evaluate",
     "load_bundle",
     "load_photos",

@@ -31,6 +31,7 @@ _PLACES = {
     "audit": "wildtune.photos.audit",
     "check": "wildtune.job",
     "compare": "wildtune.evaluate.evaluation",
+    "compare_runs": "wildtune.evaluate.compare",
     "evaluate": "wildtune.job",
     "load_bundle": "wildtune.model.bundle",
     "load_photos": "wildtune.photos.sources",

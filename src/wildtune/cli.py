@@ -143,6 +143,7 @@ def evaluate(
         from wildtune import folds, job
     from wildtune.evaluate.folds import describe_folds
     from wildtune.evaluate.text import describe_evaluation
+    from wildtune.evaluate.trust import describe_trust
 
     crops = _detections(detections, detection_threshold)
     if photos is None:
@@ -151,9 +152,28 @@ def evaluate(
         if folds.is_folds(run):
             print(describe_folds(folds.saved_folds(run)))
             return
-        print(describe_evaluation(job.saved_evaluation(run)))
+        saved = job.saved_scores(run)
+        print(describe_evaluation(saved.headline))
+        if saved.trust is not None:
+            print(f"\n{describe_trust(saved.trust)}")
         return
     print(describe_evaluation(job.evaluate(run, photos, detections=crops)))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
+) -> None:
+    """Say whether runs differ by more than chance, on the test photos they have in common."""
+    with _quick_imports():
+        from wildtune import files
+        from wildtune.evaluate.compare import compare_runs, describe_comparison
+
+    found = compare_runs(runs)
+    if out is not None:
+        files.write_text(out, found.model_dump_json(indent=1) + "\n")
+    print(describe_comparison(found))
 
 
 @app.command()
@@ -162,6 +182,9 @@ def predict(
     photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="Folder or file of photos, labelled or not.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write; by default it is printed.")] = None,
     to: Annotated[str, typer.Option(help="Format: csv.")] = "csv",
+    coverage: Annotated[
+        float | None, typer.Option(help="How often prediction sets hold the right class: 0.9, 0.95 or 0.99.")
+    ] = None,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
 ) -> None:
@@ -174,7 +197,8 @@ def predict(
 
     if to != "csv":
         raise CommandError(f"--to must be csv in this version. Got {to!r}.")
-    predictions = job.predict(run, photos, detections=_detections(detections, detection_threshold))
+    crops = _detections(detections, detection_threshold)
+    predictions = job.predict(run, photos, detections=crops, coverage=coverage)
     if out:
         save_predictions(predictions, out)
     else:

@@ -23,6 +23,22 @@ def wilson_interval(right: float, total: float, level: float = 0.95) -> Interval
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def share_upper_bound(wrong: int, total: int, certainty: float) -> float:
+    """Return the one-sided upper bound of a share (Clopper and Pearson 1934), 0-1; 1 without photos.
+
+    It is the share at which so few of `total` would be seen in 1 - `certainty` of cases.
+    """
+    if wrong >= total:
+        return 1.0
+    logs = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(wrong + 1)]
+    low, high = wrong / total, 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        ways = (log + k * math.log(share) + (total - k) * math.log1p(-share) for k, log in enumerate(logs))
+        low, high = (share, high) if math.fsum(map(math.exp, ways)) > 1 - certainty else (low, share)
+    return high
+
+
 def paired_interval(right: np.ndarray) -> Interval:
     """Return the 95 % interval of the second share less the first, Newcombe's method 10 (Newcombe 1998).
 

@@ -18,10 +18,12 @@ from wildtune.check.page import CheckContent, write_check
 from wildtune.check.random_split import RandomSplit, describe_random_split
 from wildtune.check.steps import add_suspects, audit_photos, audit_set, try_to_judge
 from wildtune.errors import CommandError, PhotosError
+from wildtune.evaluate.calibration import fit_calibration
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
 from wildtune.model.backbone import check_backbone, reset_head
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
+from wildtune.model.calibration import Calibration
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import given_size
 from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
@@ -162,15 +164,24 @@ def resume(
 
 
 def predict(
-    run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
+    run: str | Path,
+    source: str | Path,
+    reporter: Reporter | None = None,
+    detections: Detections | None = None,
+    coverage: float | None = None,
 ) -> Predictions:
     """Predict all photos of a folder, a file or another source with a run's (or a bundle's own) classifier.
 
     With `detections` each animal's crop is predicted. A photo that cannot be read gets its reason instead of a
-    prediction.
+    prediction. `coverage` is that of the prediction sets to show, 0.9 by default; raises CommandError where the
+    classifier has none such.
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
+    if coverage is not None:
+        if bundle.calibration is None:
+            raise CommandError(f"{run} has no prediction sets: it was made before there were any. Train it anew.")
+        bundle = dataclasses.replace(bundle, calibration=bundle.calibration.with_coverage(coverage))
     say_what_it_knows(bundle, detections, reporter)
     catalogue = list_photos(source, detections=detections)
     _say_notices(catalogue, reporter)
@@ -209,12 +220,17 @@ def evaluate(
 
 def saved_evaluation(run: str | Path) -> Evaluation:
     """Return the headline scores of a finished run. Raises CommandError when it has none yet."""
+    return saved_scores(run).headline
+
+
+def saved_scores(run: str | Path) -> RunEvaluation:
+    """Return all scores of a finished run. Raises CommandError when it has none yet."""
     path = Path(run) / "evaluation.json"
     if not path.exists():
         raise CommandError(
             f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
         )
-    return load_evaluation(path).headline
+    return load_evaluation(path)
 
 
 def check(
@@ -314,8 +330,9 @@ def _carry_out(
     model.to("cpu")
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
-    save_bundle(bundle, folder / "bundle")
     evaluation, shown = _evaluate(bundle, initial, plan, sides, catalogue, folder, reporter, doubts.random_split)
+    bundle = dataclasses.replace(bundle, calibration=shown.calibration)
+    save_bundle(bundle, folder / "bundle")
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
@@ -339,11 +356,13 @@ def _evaluate(
     This is the only place where the test photos are looked at. `initial` is the state before the first stage;
     each stage's kept weights are put on top of it, in order, so that the last stage's are the bundle's.
     `random_split` is kept beside the scores.
-    Returns the scores and the predictions behind the headline.
+    Returns the scores and the predictions behind the headline, which carry the calibration: that of the last stage's
+    weights, fitted on its validation photos before the test photos are predicted.
     """
     scored: dict[str, Side] = {name: sides[name] for name in ("val", "test") if name in sides}
     stages = [planned.stage.name for planned in plan.stages]
     predictions: dict[tuple[str, str], Predictions] = {}
+    calibration: Calibration | None = None
     bundle.model.load_state_dict(initial)
     cache: FeatureCache | None = create_cache(bundle.model, plan, runtime.environment()["packages"])
     for planned in plan.stages:
@@ -355,6 +374,9 @@ def _evaluate(
         for side, photos in scored.items():
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
                 found = _predict_side(predictor, cache, catalogue, photos, tell)
+            if stage == stages[-1]:
+                calibration = fit_calibration(found) if side == "val" else calibration
+                found = dataclasses.replace(found, calibration=calibration)
             predictions[stage, side] = found
             name = f"{side}.csv" if stage == stages[-1] else f"{stage}/{side}.csv"
             save_predictions(found, folder / "predictions" / name)

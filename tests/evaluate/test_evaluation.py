@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from wildtune.evaluate.calibration import expected_calibration_error
 from wildtune.evaluate.evaluation import (
     compare,
     evaluate,
     evaluate_run,
-    expected_calibration_error,
     load_evaluation,
     save_evaluation,
     wilson_interval,

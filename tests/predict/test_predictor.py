@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from trap_files import detection, megadetector
 from shapes import draw_shape, small_recipe
 from wildtune import job
 from wildtune.errors import CommandError, PhotosError
+from wildtune.evaluate.compare import compare_runs, describe_comparison, load_contender
 from wildtune.model.bundle import load_bundle
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import create_input, decode_stored
@@ -128,7 +130,8 @@ def test_plain_timm_opens_the_bundle_and_gives_the_same_logits(run: job.Run, pho
             theirs = model(transform(Image.open(photos / path).convert("RGB"))[None])[0].softmax(0).numpy()
         np.testing.assert_allclose(logits, found.logits[found.paths.index(path)], atol=1e-4)
         # timm's own preprocessing rounds elsewhere, so its answer is near, not equal.
-        np.testing.assert_allclose(theirs, found.probs[found.paths.index(path)], atol=0.03)
+        as_trained = torch.from_numpy(found.logits[found.paths.index(path)]).softmax(0).numpy()
+        np.testing.assert_allclose(theirs, as_trained, atol=0.03)
 
 
 def test_openvino_gives_torchs_numbers(run: job.Run) -> None:
@@ -200,3 +203,58 @@ def test_evaluating_on_the_same_photos_gives_their_accuracy(run: job.Run, photos
     found = job.predict(run.folder, photos)
     assert scores.photos == len(load_photos(photos).photos)
     assert scores.accuracy == (found.predicted == found.targets).mean()
+
+
+def test_the_bundle_keeps_its_calibration_and_one_without_predicts_as_before(
+    run: job.Run, photos: Path, tmp_path: Path
+) -> None:
+    calibration = load_bundle(run.folder).calibration
+    assert calibration == run.bundle.calibration
+    assert calibration is not None
+    found = job.predict(run.folder, photos)
+    scaled = torch.from_numpy(found.logits).double() / calibration.temperature
+    np.testing.assert_allclose(found.probs, scaled.softmax(1).numpy(), atol=1e-9)
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(found))))
+    assert list(rows[0])[-3:] == ["prediction_set", "review", "unknown"]
+    for row in rows:
+        assert row["prediction"] == row["prediction_set"].split("|")[0]
+        assert row["review"] == ("yes" if float(row["confidence"]) < calibration.review.least_confidence else "no")
+    wider = list(csv.DictReader(io.StringIO(predictions_csv(job.predict(run.folder, photos, coverage=0.99)))))
+    assert all(len(a["prediction_set"]) <= len(b["prediction_set"]) for a, b in zip(rows, wider, strict=True))
+    with pytest.raises(CommandError, match=r"one of 0.9, 0.95, 0.99. Got 0.5"):
+        job.predict(run.folder, photos, coverage=0.5)
+
+    shutil.copytree(run.folder / "bundle", tmp_path / "old")
+    about = json.loads((tmp_path / "old" / "bundle.json").read_text())
+    del about["calibration"]
+    (tmp_path / "old" / "bundle.json").write_text(json.dumps(about))
+    old = job.predict(tmp_path / "old", photos)
+    np.testing.assert_array_equal(old.logits, found.logits)
+    assert next(csv.DictReader(io.StringIO(predictions_csv(old))))["prediction_set"] == ""
+    with pytest.raises(CommandError, match="no prediction sets"):
+        job.predict(tmp_path / "old", photos, coverage=0.9)
+
+
+def test_runs_are_compared_on_the_test_photos_that_none_learned_from(
+    run: job.Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ("stages.0.epochs=1", "stages.1.epochs=1")
+    same = job.train(photos, small_recipe(*quick, "seed=1"), tmp_path / "same")
+    other = job.train(photos, small_recipe(*quick, "split.seed=5"), tmp_path / "other")
+    found = compare_runs([run.folder, same.folder])
+    assert found.photos == run.evaluation.sides["test"].photos
+    for scores, one in zip(found.runs, (run, same), strict=True):
+        assert scores.scores["accuracy"].value == one.evaluation.sides["test"].accuracy
+        assert scores.scores["log loss"].value == pytest.approx(one.evaluation.sides["test"].log_loss, abs=1e-3)
+    assert "no measurable difference" in describe_comparison(found)
+    tested = [set(load_contender(one.folder).contents) for one in (run, other)]
+    common = tested[0] & tested[1]
+    if common:
+        apart = compare_runs([run.folder, other.folder])
+        assert apart.photos == len(common)
+        assert "others trained on them" in apart.notes[0]
+    else:
+        with pytest.raises(CommandError, match=r"no test photo in common.*\n.*\n.*split.keep"):
+            compare_runs([run.folder, other.folder])
+    with pytest.raises(CommandError, match="at least two runs"):
+        compare_runs([run.folder])

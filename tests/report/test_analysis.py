@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wildtune.evaluate.calibration import expected_chance_gap
 from wildtune.photos.audit import Finding
 from wildtune.report import RunContent, write_analysis
-from wildtune.report.analysis import analysis_markdown, expected_chance_gap
+from wildtune.report.analysis import analysis_markdown
 from wildtune.report.convergence import find_convergence
 from wildtune.report.verdict import smallest_visible_difference
 from wildtune.train.history import EpochRecord

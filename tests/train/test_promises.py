@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 
 from shapes import BACKBONE, draw_shape, small_recipe
 from wildtune import job
+from wildtune.evaluate.calibration import log_loss
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import batchnorm_layers, batchnorm_state, set_trainable
 from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import audit
 from wildtune.photos.sources import load_photos
 from wildtune.photos.split import split_photos
+from wildtune.predict.predictions import load_predictions
 from wildtune.train import batches, checkpoint, loop
 
 CONVERGE = ("stages.1.lr=0.01", "stages.0.lr=0.05")
@@ -53,8 +55,13 @@ def test_the_run_folder_holds_what_is_promised(run: job.Run) -> None:
 def test_the_evaluation_has_the_numbers_of_the_kept_epoch(run: job.Run) -> None:
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["stage"] == "finetune" and row["kept"]][-1]
+    val = run.folder / "predictions" / "val.csv"
     assert run.evaluation.sides["val"].accuracy == kept["val_accuracy"]
-    assert run.evaluation.sides["val"].log_loss == pytest.approx(kept["val_loss"], rel=1e-5)
+    found = job.predict(run.folder, run.plan.photos)
+    rows = [row for row, path in enumerate(found.paths) if path in set(load_predictions(val).paths)]
+    logits, targets = found.logits[rows], found.targets[rows]
+    assert log_loss(logits, targets) == pytest.approx(kept["val_loss"], rel=1e-5)
+    assert run.evaluation.sides["val"].log_loss == pytest.approx(log_loss(logits, targets, found.temperature), rel=1e-5)
 
 
 def test_batchnorm_is_bit_identical_through_both_stages_and_the_rest_moves(run: job.Run) -> None:

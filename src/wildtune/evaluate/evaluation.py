@@ -13,6 +13,8 @@ import pydantic
 from wildtune import files
 from wildtune.check.random_split import RandomSplit
 from wildtune.evaluate.averages import average_classes
+from wildtune.evaluate.calibration import expected_calibration_error, log_loss
+from wildtune.evaluate.trust import TrustScore, score_trust
 from wildtune.intervals import Interval, paired_interval, wilson_interval
 from wildtune.predict.predictions import Predictions
 
@@ -105,16 +107,6 @@ class Evaluation(_Frozen):
     mistakes: tuple[Mistake, ...]
 
 
-def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy, 0-1, over equal bins of confidence (Naeini et al. 2015).
-
-    `confidence` is (N,) in 0-1, `right` (N,) bool.
-    """
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[place == b].sum() - right[place == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(confidence))
-
-
 def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
     """Score predictions whose labels are known; rows without a label or a prediction are left out.
 
@@ -125,7 +117,6 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
         raise ValueError("no photo has both a label among the model's classes and a prediction")
     targets, predicted = predictions.targets[keep], predictions.predicted[keep]
     probs, right = predictions.probs[keep], targets == predicted
-    logits = predictions.logits[keep].astype(np.float64)
     count = len(predictions.class_names)
     confusion = np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
     classes = tuple(_class_score(i, confusion, predictions.class_names) for i in range(count))
@@ -140,8 +131,7 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
         balanced_accuracy_interval=averages.balanced_accuracy_interval,
         macro_f1=averages.macro_f1,
         macro_f1_interval=averages.macro_f1_interval,
-        # From the logits, because a probability of a confident mistake may round to 0.
-        log_loss=float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(targets)), targets]).mean()),
+        log_loss=log_loss(predictions.logits[keep], targets, predictions.temperature),
         calibration_error=expected_calibration_error(probs.max(axis=1), right),
         class_names=predictions.class_names,
         classes=classes,
@@ -227,12 +217,14 @@ class RunEvaluation:
     before         the same sides by the model at the end of each earlier stage, keyed (stage, side)
     comparisons    each earlier stage against the final model, per side, keyed (stage, side)
     random_split   what a split that tears groups apart would look like; None where it was not tried
+    trust          what the final model's own doubts were worth on the headline side; None in older runs
     """
 
     sides: dict[str, Evaluation]
     before: dict[tuple[str, str], Evaluation]
     comparisons: dict[tuple[str, str], Comparison]
     random_split: RandomSplit | None = None
+    trust: TrustScore | None = None
 
     @property
     def headline(self) -> Evaluation:
@@ -242,10 +234,12 @@ class RunEvaluation:
 
 def evaluate_run(final: dict[str, Predictions], before: dict[tuple[str, str], Predictions], last: str) -> RunEvaluation:
     """Score a run: `final` by side, `before` by (stage, side), `last` the name of the last stage."""
+    side = "test" if "test" in final else "val"
     return RunEvaluation(
         sides={side: evaluate(p, side) for side, p in final.items()},
         before={key: evaluate(p, key[1]) for key, p in before.items()},
         comparisons={key: compare(p, final[key[1]], (key[0], last)) for key, p in before.items()},
+        trust=score_trust(final[side], side),
     )
 
 
@@ -257,6 +251,8 @@ def save_evaluation(evaluation: RunEvaluation, path: Path) -> None:
         table[name] = {"/".join(key): value.model_dump(mode="json") for key, value in values.items()}
     if evaluation.random_split is not None:
         table["random_split"] = evaluation.random_split.model_dump(mode="json")
+    if evaluation.trust is not None:
+        table["calibration"] = evaluation.trust.model_dump(mode="json")
     files.write_text(path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -273,4 +269,5 @@ def load_evaluation(path: Path) -> RunEvaluation:
         before={key(k): Evaluation.model_validate(v) for k, v in table["before"].items()},
         comparisons={key(k): Comparison.model_validate(v) for k, v in table["comparisons"].items()},
         random_split=RandomSplit.model_validate(table["random_split"]) if "random_split" in table else None,
+        trust=TrustScore.model_validate(table["calibration"]) if "calibration" in table else None,
     )

@@ -2,7 +2,7 @@
 
 bundle/config.json         timm's description of the model: plain timm opens the folder as `local-dir:`
 bundle/model.safetensors   the weights by timm's names
-bundle/bundle.json         the exact preprocessing and where the bundle comes from
+bundle/bundle.json         the exact preprocessing, the calibration and where the bundle comes from
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wildtune import files
 from wildtune.errors import CommandError
 from wildtune.model.backbone import create_classifier, head_of
+from wildtune.model.calibration import Calibration
 from wildtune.model.preprocess import Preprocess
 
 FORMAT = 1
@@ -33,6 +34,7 @@ class Bundle:
     preprocess    from a decoded photo to the input
     model         (B, 3, size, size) normalised float32 -> (B, C) logits
     provenance    where it comes from: recipe, weights' sha256, photos' key, versions
+    calibration   how sure its answers are; None in a bundle made before there was any
     """
 
     backbone: str
@@ -40,6 +42,7 @@ class Bundle:
     preprocess: Preprocess
     model: nn.Module
     provenance: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -51,6 +54,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "backbone": bundle.backbone,
         "class_names": bundle.class_names,
         "preprocess": bundle.preprocess.model_dump(mode="json"),
+        "calibration": bundle.calibration.model_dump(mode="json") if bundle.calibration else None,
         "provenance": bundle.provenance,
     }
     files.write_text(folder / "bundle.json", _json(about))
@@ -81,7 +85,8 @@ def load_bundle(folder: Path) -> Bundle:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CommandError(f"{folder / 'model.safetensors'} is missing or damaged: {error}") from error
-    return Bundle(about["backbone"], class_names, pre, model, about["provenance"])
+    calibration = Calibration.model_validate(about["calibration"]) if about.get("calibration") else None
+    return Bundle(about["backbone"], class_names, pre, model, about["provenance"], calibration)
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:

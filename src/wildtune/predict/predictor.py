@@ -80,6 +80,7 @@ class Predictor:
             errors=errors,
             logits=logits,
             class_names=self.bundle.class_names,
+            calibration=self.bundle.calibration,
         )
 
 

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from wildtune import wording
 from wildtune.check.random_split import describe_random_split
+from wildtune.evaluate.calibration import expected_chance_gap
 from wildtune.evaluate.evaluation import ClassScore, Evaluation
 from wildtune.intervals import wilson_interval
 from wildtune.photos.audit import Finding, sets_aside
@@ -19,6 +18,7 @@ from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
 from wildtune.report.foreseen import foreseen_paragraphs, moved_text
+from wildtune.report.trust import trust_texts
 from wildtune.report.verdict import compare_text
 from wildtune.train.history import EpochRecord
 from wildtune.train.imbalance import describe_treatment
@@ -61,6 +61,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
         Section("Would a random split look better?", _random_split(content)),
         Section("Classes", _classes(content.evaluation.headline)),
         Section("Confidence", _calibration(content)),
+        Section("Which answers to trust", trust_texts(content.evaluation.trust)),
         Section("Faults in the photos", _findings(content)),
     ]
     return tuple(section for section in sections if section.paragraphs)
@@ -435,17 +436,6 @@ def _calibration(content: RunContent) -> tuple[str, ...]:
             f"right (95 % interval {percent_range(wilson_interval(hits, total))})."
         )
     return (text,)
-
-
-def expected_chance_gap(confidence: np.ndarray, bins: int = 15) -> float:
-    """Return the calibration error that a perfectly calibrated model shows by chance, 0-1.
-
-    `confidence` is (N,) in 0-1. In each bin the number of right answers then has the variance sum c (1 - c),
-    and a normal variable is off its mean by sqrt(2 / pi) standard deviations on average.
-    """
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    variance = np.bincount(place, weights=confidence * (1 - confidence), minlength=bins)
-    return float(np.sqrt(2 / np.pi * np.maximum(variance, 0)).sum() / len(confidence))
 
 
 def _findings(content: RunContent) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from wildtune import wording
 from wildtune.evaluate.evaluation import Evaluation
+from wildtune.evaluate.trust import CurvePoint
 from wildtune.intervals import wilson_interval
 from wildtune.predict.predictions import Predictions
 from wildtune.report.canvas import (
@@ -160,6 +161,23 @@ def recall_figure(name: str, score: Evaluation, title: str) -> str:
 
     words = f"Recall of {wording.counted(len(classes), 'class', 'classes')} with 95 % intervals."
     return draw(name, words, (width, 1.4 + 0.22 * len(classes)), paint)
+
+
+def review_figure(name: str, curve: Sequence[CurvePoint], title: str) -> str:
+    """Draw how accurate the other answers are when the least sure are looked at first."""
+    shares, accuracy = [p.reviewed for p in curve], [p.accuracy for p in curve]
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, title, "share reviewed, the least sure first", "accuracy of the others")
+        low, high = [p.interval[0] for p in curve], [p.interval[1] for p in curve]
+        axes.fill_between(shares, low, high, color=VALIDATION, alpha=0.13, linewidth=0)
+        axes.plot(shares, accuracy, "o-", color=VALIDATION, markersize=4, linewidth=1.6)
+        axes.set_ylim(max(min(low) - 0.02, -0.01), 1.005)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+    words = f"Accuracy from {wording.percent(accuracy[0])} with none reviewed to {wording.percent(accuracy[-1])} with "
+    return draw(name, f"{words}{wording.percent(shares[-1])} reviewed", CURVE_SIZE, paint)
 
 
 def reliability_figure(name: str, predictions: Predictions, title: str, bins: int = 15) -> str:

@@ -74,6 +74,8 @@ def create_charts(content: RunContent) -> dict[str, str]:
         charts["reliability"] = figures.reliability_figure(
             "reliability", content.predictions, f"Reliability, {side} photos"
         )
+    if content.evaluation.trust is not None:
+        charts["review"] = figures.review_figure("review", content.evaluation.trust.curve, f"Review, {side} photos")
     return charts
 
 

@@ -1,0 +1,487 @@
+"""Runs against one another on the photos that all of them tested and none of them learned from."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pydantic
+
+from wildtune.errors import CommandError
+from wildtune.evaluate.averages import average_classes
+from wildtune.evaluate.calibration import confidence_bin
+from wildtune.intervals import Interval, paired_interval, wilson_interval
+from wildtune.predict.predictions import Predictions, load_predictions
+from wildtune.runtime import seed_from
+from wildtune.wording import counted, listed
+
+LEVEL = 0.05
+POWER = 0.8
+SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
+
+_DRAWS = 2000
+_SWAPS = 5000
+_BINS = 15
+
+
+class _Frozen(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, ser_json_inf_nan="null")
+
+
+class Score(_Frozen):
+    """One score of one run with its 95 % interval (low, high); 0-1, the log loss in nats."""
+
+    value: float
+    interval: Interval
+
+
+class RunScores(_Frozen):
+    """A run on the common photos: its folder and each of `SCORES`."""
+
+    run: str
+    scores: dict[str, Score]
+
+
+class Difference(_Frozen):
+    """One score of the second run less that of the first.
+
+    interval   its 95 % interval (low, high)
+    p_value    two-sided, of the hypothesis that the runs fare alike
+    adjusted   the same after Holm's correction for all pairs of runs compared
+    """
+
+    value: float
+    interval: Interval
+    p_value: float
+    adjusted: float
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the difference is more than chance explains, at the 5 % level over all pairs of runs."""
+        return self.adjusted < LEVEL
+
+
+class Pair(_Frozen):
+    """Two runs.
+
+    first, second   their folders
+    only_first      photos that only the first gets right
+    only_second     photos that only the second gets right
+    differences     each of `SCORES`, second less first
+    smallest        difference of accuracy that is found in four cases of five, 0-1; None where there are too few
+                    photos for any
+    """
+
+    first: str
+    second: str
+    only_first: int
+    only_second: int
+    differences: dict[str, Difference]
+    smallest: float | None
+
+
+class RunsComparison(_Frozen):
+    """Two or more runs on the same photos.
+
+    photos   photos that count
+    groups   how many independent groups they form
+    runs     each run's scores
+    pairs    every two of them, in the order given
+    notes    which photos were left out, and why
+    """
+
+    photos: int
+    groups: int
+    runs: tuple[RunScores, ...]
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What a run said about its test photos, and what each photo of the run was used for.
+
+    name          the run's folder as given
+    predictions   of the test photos
+    contents      SHA-256 of each of these
+    groups        what each is tied to others by, "" where it is by itself
+    used          side of every photo the run has, by SHA-256
+    """
+
+    name: str
+    predictions: Predictions
+    contents: tuple[str, ...]
+    groups: tuple[str, ...]
+    used: dict[str, str]
+
+
+def compare_runs(runs: Sequence[str | Path]) -> RunsComparison:
+    """Compare finished runs, or cross-validations, on the test photos they have in common.
+
+    Photos are matched by content. One that any of the runs trained on or chose its epoch by does not count, nor one
+    that they know under different labels. Raises CommandError for fewer than two runs, for a run without test
+    predictions, and where no photo is left.
+    """
+    if len(runs) < 2:
+        raise CommandError("A comparison needs at least two runs: wildtune compare RUN RUN")
+    names = [str(run) for run in runs]
+    if len(set(names)) < len(names):
+        raise CommandError(f"Each run once, please. Got {', '.join(names)}.")
+    return compare_contenders([load_contender(Path(run)) for run in runs])
+
+
+def load_contender(run: Path) -> Contender:
+    """Read a run's test predictions and split, or a cross-validation's out-of-fold predictions."""
+    folds = (run / "folds.json").exists()
+    found = run / "predictions" / ("folds.csv" if folds else "test.csv")
+    split = (run / "fold-1" if folds else run) / "split.csv"
+    for path in (split, found):
+        if not path.exists():
+            raise CommandError(
+                f"{run} has no {path.relative_to(run)}: it is no finished run with test photos.\n"
+                f"Go on with it: wildtune train --resume {run}. Or train one whose recipe sets test photos aside."
+            )
+    with open(split, encoding="utf-8", newline="") as handle:
+        rows = {row["path"]: row for row in csv.DictReader(handle)}
+    predictions = load_predictions(found)
+    unknown = [path for path in predictions.paths if not rows.get(path, {}).get("sha256")]
+    if unknown:
+        raise CommandError(
+            f"{split} does not say what is in {unknown[0]}, so its photos cannot be matched with another run's.\n"
+            "Train the run anew with this version of wildtune."
+        )
+    return Contender(
+        name=str(run),
+        predictions=predictions,
+        contents=tuple(rows[path]["sha256"] for path in predictions.paths),
+        groups=tuple(rows[path]["group"] for path in predictions.paths),
+        # Of a cross-validation every photo is tested by a model that never saw it.
+        used={row["sha256"]: "test" if folds else row["split"] for row in rows.values()},
+    )
+
+
+def compare_contenders(runs: Sequence[Contender]) -> RunsComparison:
+    """Compare runs' test predictions; the same predictions give the same comparison.
+
+    All tests swap the two runs' answers at random, group by group (a paired randomization test), so that photos that
+    belong together count as one. For the accuracy the distribution is exact, and where every photo is a group by
+    itself the test is McNemar's in its mid-P form (Fagerland, Lydersen and Laake 2013). Intervals come from drawing
+    groups anew (paired bootstrap), that of an accuracy and of a difference of accuracies without groups by Wilson and
+    Newcombe. P-values are corrected for the number of pairs (Holm 1979), each score by itself.
+    """
+    rows, notes = _common_photos(runs)
+    clusters = _cluster_numbers([runs[0].groups[row] for row in rows[0]])
+    names = sorted({runs[0].predictions.labels[row] for row in rows[0]})
+    tables = [
+        _tabulate(run.predictions, np.array(chosen), names, clusters) for run, chosen in zip(runs, rows, strict=True)
+    ]
+    photos = np.bincount(clusters)
+    of_class = _sums(_one_hot(tables[0].label, len(names)), clusters)
+    alone = len(photos) == len(clusters)
+    weights = _draw_weights(len(photos), seed_from("compare", *(run.contents for run in runs)))
+    drawn = [_scores(weights @ t.sums, weights @ photos, weights @ of_class) for t in tables]
+    observed = [_scores(t.sums.sum(0)[None], photos.sum()[None], of_class.sum(0)[None])[0] for t in tables]
+    scored = tuple(
+        RunScores(run=run.name, scores=_run_scores(table, value, scatter, run.predictions, alone))
+        for run, table, value, scatter in zip(runs, tables, observed, drawn, strict=True)
+    )
+    found = []
+    for a, b in combinations(range(len(runs)), 2):
+        values = _differences(tables[a], tables[b], clusters, of_class, (observed[a], observed[b]))
+        spans = [_percentiles(drawn[b][:, i] - drawn[a][:, i]) for i in range(len(SCORES))]
+        if alone:
+            spans[0] = paired_interval(np.stack([tables[a].right, tables[b].right], axis=1))
+        found.append((a, b, values, spans))
+    adjusted = np.array([holm([pair[2][i][1] for pair in found]) for i in range(len(SCORES))]).T
+    pairs = tuple(
+        _pair(runs[a].name, runs[b].name, (tables[a], tables[b]), clusters, values, spans, after)
+        for (a, b, values, spans), after in zip(found, adjusted, strict=True)
+    )
+    return RunsComparison(photos=len(clusters), groups=len(photos), runs=scored, pairs=pairs, notes=tuple(notes))
+
+
+def sign_flip_p_value(sums: np.ndarray) -> float:
+    """Return the two-sided mid-P value that differences are symmetric about 0, from each group's, (G,) whole numbers.
+
+    The distribution of their total under all 2^G choices of signs, in which no group has the better run for a reason.
+    With groups of one photo this is McNemar's test in its mid-P form: half of the probability of the observed total
+    counts.
+    """
+    sizes = np.abs(sums[sums != 0]).astype(int)
+    reach, total = int(sizes.sum()), int(abs(sums.sum()))
+    chance = np.zeros(2 * reach + 1)
+    chance[reach] = 1.0
+    for size in sizes:  # what is shifted out at the ends is zero
+        chance = (np.roll(chance, size) + np.roll(chance, -size)) / 2
+    away = np.abs(np.arange(-reach, reach + 1))
+    if total == 0:
+        return 1.0
+    return float(min(1.0, chance[away > total].sum() + chance[away == total].sum() / 2))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down procedure (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    least, adjusted = 0.0, [0.0] * len(p_values)
+    for place, number in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[number]))
+        adjusted[number] = least
+    return adjusted
+
+
+def smallest_detectable(photos: float, disagreement: float, level: float = LEVEL, power: float = POWER) -> float | None:
+    """Return the least true difference of accuracy, 0-1, that McNemar's mid-P test finds with `power`.
+
+    `disagreement` is the share of photos that only one of the two runs gets right; where a difference is larger than
+    that, it is all that they disagree on. None where not even runs that differ on every photo would be told apart.
+    """
+    from scipy.stats import binom
+
+    count = max(1, round(photos))
+    changed = np.arange(count + 1)
+    # Most wins of the worse run that are still significant among so many changed photos; -1 where none is.
+    wins = binom.ppf(level / 2, changed, 0.5) + 1
+    for _ in range(3):
+        tail = 2 * binom.cdf(wins, changed, 0.5) - binom.pmf(wins, changed, 0.5)
+        wins = np.where((wins >= 0) & ((tail >= level) | (2 * wins >= changed)), wins - 1, wins)
+
+    def found(difference: float) -> float:
+        share = max(disagreement, difference)
+        worse = (share - difference) / 2 / share
+        here = binom.pmf(changed, count, share)
+        return float((here * (binom.cdf(wins, changed, worse) + binom.cdf(wins, changed, 1 - worse))).sum())
+
+    if found(1.0) < power:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if middle > 0 and found(middle) >= power else (middle, high)
+    return high
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A run on the common photos: label and answer of each, and what each group adds to the scores' sums.
+
+    sums   (G, 2 + C + bins): right answers, log loss, right answers of each class, confidence less right in each bin
+    """
+
+    label: np.ndarray
+    right: np.ndarray
+    confusion: np.ndarray
+    sums: np.ndarray
+
+
+def _common_photos(runs: Sequence[Contender]) -> tuple[list[list[int]], list[str]]:
+    """Return for each run the rows of the photos that count, in one order, and what to say of the others."""
+    places = [{content: row for row, content in enumerate(run.contents)} for run in runs]
+    everything = sorted(set().union(*places))
+    common, learned, reasons = [], Counter[str](), Counter[str]()
+    for content in everything:
+        uses = {run.name: run.used.get(content, "") for run in runs}
+        if any(use in ("train", "val") for use in uses.values()):
+            reasons["learned"] += 1
+            learned.update(name for name, use in uses.items() if use in ("train", "val"))
+        elif not all(content in place for place in places):
+            reasons["absent"] += 1
+        else:
+            rows = [place[content] for place in places]
+            labels = {run.predictions.labels[row] for run, row in zip(runs, rows, strict=True)}
+            known = all(
+                run.predictions.predicted[row] >= 0 and run.predictions.targets[row] >= 0
+                for run, row in zip(runs, rows, strict=True)
+            )
+            reasons["relabelled" if len(labels) > 1 else "common" if known else "unread"] += 1
+            if len(labels) == 1 and known:
+                common.append(rows)
+    if not common:
+        raise CommandError(
+            "The runs have no test photo in common that none of them learned from, so they cannot be compared.\n"
+            f"{_learned_text(reasons['learned'], learned)}"
+            "Train them on the same split: --set split.keep=RUN/split.csv, or cross-validate both with --folds."
+        )
+    notes = [_learned_text(reasons["learned"], learned).strip()]
+    notes += [
+        f"{counted(reasons[kind], 'photo')} left out: {why}" if reasons[kind] else ""
+        for kind, why in (
+            ("absent", "not every run tested them"),
+            ("relabelled", "the runs know them under different labels"),
+            ("unread", "not every run has a label and a prediction for them"),
+        )
+    ]
+    return [list(rows) for rows in zip(*common, strict=True)], [note for note in notes if note]
+
+
+def _learned_text(photos: int, learned: Counter[str]) -> str:
+    if not photos:
+        return ""
+    who = listed([f"{name} ({count})" for name, count in sorted(learned.items())])
+    return f"{counted(photos, 'test photo')} of one run left out: others trained on them or chose by them: {who}.\n"
+
+
+def _cluster_numbers(groups: Sequence[str]) -> np.ndarray:
+    """Return the number of each photo's group, (N,) from 0; a photo by itself is a group."""
+    keys = [group or f"\0{row}" for row, group in enumerate(groups)]
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
+
+def _tabulate(predictions: Predictions, rows: np.ndarray, names: Sequence[str], clusters: np.ndarray) -> _Table:
+    index = {name: number for number, name in enumerate(names)}
+    label = np.array([index[predictions.labels[row]] for row in rows])
+    targets, predicted, probs = predictions.targets[rows], predictions.predicted[rows], predictions.probs[rows]
+    right, confidence = targets == predicted, probs.max(axis=1)
+    loss = -np.log(np.maximum(probs[np.arange(len(rows)), targets], 1e-7))
+    gaps = _one_hot(confidence_bin(confidence, _BINS), _BINS) * (confidence - right)[:, None]
+    each = np.concatenate([right[:, None], loss[:, None], _one_hot(label, len(names)) * right[:, None], gaps], axis=1)
+    count = len(predictions.class_names)
+    confusion = np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
+    return _Table(label, right, confusion, _sums(each, clusters))
+
+
+def _one_hot(numbers: np.ndarray, count: int) -> np.ndarray:
+    hot: np.ndarray = (numbers[:, None] == np.arange(count)).astype(np.float64)
+    return hot
+
+
+def _sums(each: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return the sums of (N, K) values within each group, (G, K)."""
+    total = np.zeros((int(clusters.max()) + 1, each.shape[1]))
+    np.add.at(total, clusters, each)
+    return total
+
+
+def _draw_weights(groups: int, seed: int) -> np.ndarray:
+    """Return how often each bootstrap sample has each group, (draws, G)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=_DRAWS).astype(np.float64)
+
+
+def _scores(sums: np.ndarray, photos: np.ndarray, of_class: np.ndarray) -> np.ndarray:
+    """Return `SCORES`, (B, 4), from B tables' sums (B, K), photos (B,) and photos of each class (B, C)."""
+    classes = of_class.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(of_class > 0, sums[:, 2 : 2 + classes] / of_class, np.nan)
+    balanced = np.nanmean(recall, axis=1)
+    gap = np.abs(sums[:, 2 + classes :]).sum(axis=1) / photos
+    return np.stack([sums[:, 0] / photos, balanced, sums[:, 1] / photos, gap], axis=1)
+
+
+def _run_scores(
+    table: _Table, value: np.ndarray, drawn: np.ndarray, predictions: Predictions, alone: bool
+) -> dict[str, Score]:
+    spans = [_percentiles(drawn[:, i]) for i in range(len(SCORES))]
+    if alone:
+        spans[0] = wilson_interval(int(table.right.sum()), len(table.right))
+        spans[1] = average_classes(table.confusion).balanced_accuracy_interval
+    # Few photos show a gap of calibration by chance, and those drawn anew twice that: mirrored, the two cancel.
+    gap = float(value[3])
+    spans[3] = (max(0.0, 2 * gap - spans[3][1]), max(gap, 2 * gap - spans[3][0]))
+    return {
+        name: Score(value=float(number), interval=span) for name, number, span in zip(SCORES, value, spans, strict=True)
+    }
+
+
+def _percentiles(values: np.ndarray) -> Interval:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _differences(
+    first: _Table, second: _Table, clusters: np.ndarray, of_class: np.ndarray, observed: tuple[np.ndarray, np.ndarray]
+) -> list[tuple[float, float]]:
+    """Return for each of `SCORES` the difference, second less first, and its p-value."""
+    difference = observed[1] - observed[0]
+    rng = np.random.default_rng(seed_from("compare swaps", len(clusters)))
+    swapped = rng.integers(0, 2, (_SWAPS, len(first.sums))).astype(np.float64)
+    photos, labels = np.array([float(len(clusters))]), of_class.sum(axis=0)[None]
+    change, base = second.sums - first.sums, first.sums.sum(axis=0)
+    one = _scores(base + swapped @ change, photos, labels)
+    other = _scores(second.sums.sum(axis=0) - swapped @ change, photos, labels)
+    chance = np.abs(one - other)
+    # The observed order is one of the possible ones, so that no p-value is 0 (Phipson and Smyth 2010).
+    p_values = (1 + (chance >= np.abs(difference) - 1e-12).sum(axis=0)) / (_SWAPS + 1)
+    p_values[0] = sign_flip_p_value(np.round(change[:, 0]))
+    return [(float(d), float(p)) for d, p in zip(difference, p_values, strict=True)]
+
+
+def _pair(
+    first: str,
+    second: str,
+    tables: tuple[_Table, _Table],
+    clusters: np.ndarray,
+    values: Sequence[tuple[float, float]],
+    spans: Sequence[Interval],
+    adjusted: np.ndarray,
+) -> Pair:
+    a, b = tables
+    changed = int((a.right != b.right).sum())
+    sums = np.round(b.sums[:, 0] - a.sums[:, 0])
+    # Photos that are right and wrong together in their groups count as fewer.
+    effect = max(1.0, float((sums**2).sum()) / changed) if changed else len(clusters) / len(a.sums)
+    return Pair(
+        first=first,
+        second=second,
+        only_first=int((a.right & ~b.right).sum()),
+        only_second=int((~a.right & b.right).sum()),
+        differences={
+            name: Difference(value=value, interval=span, p_value=p, adjusted=float(after))
+            for name, (value, p), span, after in zip(SCORES, values, spans, adjusted, strict=True)
+        },
+        smallest=smallest_detectable(len(clusters) / effect, changed / len(clusters)),
+    )
+
+
+def describe_comparison(found: RunsComparison) -> str:
+    """Return the comparison in sentences and a table for a terminal."""
+    tied = f" in {counted(found.groups, 'independent group')}" if found.groups < found.photos else ""
+    lines = [f"{counted(found.photos, 'test photo')}{tied} that all runs have in common and none learned from"]
+    lines += [f"note: {note}" for note in found.notes]
+    width = max(len(run.run) for run in found.runs)
+    lines += ["", f"{'run':{width}}  " + "  ".join(f"{name:26}" for name in SCORES).rstrip()]
+    for run in found.runs:
+        cells = [_score_text(name, run.scores[name]) for name in SCORES]
+        lines.append(f"{run.run:{width}}  " + "  ".join(f"{cell:26}" for cell in cells).rstrip())
+    for pair in found.pairs:
+        lines += ["", f"{pair.second} against {pair.first}"]
+        lines += [f"  {_difference_text(name, pair.differences[name], len(found.pairs))}" for name in SCORES]
+        lines.append(
+            f"  Only {pair.second} is right on {counted(pair.only_second, 'photo')}, only {pair.first} on "
+            f"{counted(pair.only_first, 'photo')}. {_power_text(found.photos, pair)}"
+        )
+    return "\n".join(lines)
+
+
+def _score_text(name: str, score: Score) -> str:
+    low, high = score.interval
+    if name in ("accuracy", "balanced accuracy"):
+        return f"{score.value:.1%} ({low:.1%} to {high:.1%})"
+    return f"{score.value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _difference_text(name: str, found: Difference, pairs: int) -> str:
+    low, high = found.interval
+    if name in ("accuracy", "balanced accuracy"):
+        size, span = f"{100 * abs(found.value):.1f} points", f"{100 * low:+.1f} to {100 * high:+.1f} points"
+    else:
+        size, span = f"{abs(found.value):.3f}", f"{low:+.3f} to {high:+.3f}"
+    word = "higher" if found.value > 0 else "lower" if found.value < 0 else "more or less"
+    chance = "p < 0.001" if found.adjusted < 0.001 else f"p = {found.adjusted:.3f}"
+    chance += f", corrected for {pairs} pairs" if pairs > 1 else ""
+    lead = "" if found.measurable else "no measurable difference, "
+    return f"{name}: {lead}{size} {word} (95 % interval {span}; {chance})"
+
+
+def _power_text(photos: int, pair: Pair) -> str:
+    if pair.smallest is None:
+        return f"{counted(photos, 'photo')} are too few to tell any two runs apart."
+    return (
+        f"With {counted(photos, 'photo')}, differences of accuracy under {100 * pair.smallest:.1f} points cannot be "
+        "seen (80 % power)."
+    )

@@ -1,0 +1,89 @@
+"""Runs against one another: tests by hand, groups, Holm, power, and the error rate on simulated equal runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from wildtune.evaluate.compare import (
+    Contender,
+    compare_contenders,
+    describe_comparison,
+    holm,
+    sign_flip_p_value,
+    smallest_detectable,
+)
+from wildtune.predict.predictions import Predictions
+
+
+def a_run(name: str, right: np.ndarray, group: int = 1, used: dict[str, str] | None = None) -> Contender:
+    """A run of two classes that is right on the photos of `right`, in groups of `group` photos."""
+    targets = np.arange(len(right)) // group % 2
+    answers = np.where(right, targets, 1 - targets)
+    logits = np.where(answers[:, None] == np.arange(2), 2.0, 0.0).astype(np.float32)
+    names = tuple(map(str, range(len(right))))
+    return Contender(
+        name=name,
+        predictions=Predictions(names, tuple("ab"[t] for t in targets), ("",) * len(names), logits, ("a", "b")),
+        contents=names,
+        groups=tuple(f"g{row // group}" if group > 1 else "" for row in range(len(names))),
+        used={**dict.fromkeys(names, "test"), **(used or {})},
+    )
+
+
+def test_the_mid_p_value_by_hand() -> None:
+    # 9 against 2: twice the tail of a fair coin, with half of the probability of what was seen.
+    sums = np.array([1] * 9 + [-1] * 2 + [0] * 30)
+    expected = 2 * (binom.cdf(1, 11, 0.5) + binom.pmf(2, 11, 0.5) / 2)
+    assert sign_flip_p_value(sums) == pytest.approx(expected)
+    assert sign_flip_p_value(np.array([3])) == 0.5  # one group says nothing, however many photos it has
+    assert sign_flip_p_value(np.zeros(5)) == sign_flip_p_value(np.array([1, -1])) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_the_smallest_difference_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(0)
+    least = smallest_detectable(300, 0.1)
+    assert least is not None
+    assert 0.03 < least < 0.08
+    better, worse = (0.1 + least) / 2, (0.1 - least) / 2
+    drawn = rng.multinomial(300, [better, worse, 0.9], 1500)
+    found = [sign_flip_p_value(np.r_[np.ones(a), -np.ones(b)]) < 0.05 for a, b, _ in drawn]
+    assert 0.76 < np.mean(found) < 0.84
+    assert smallest_detectable(4, 0.5) is None
+
+
+def test_equal_runs_are_called_different_in_five_cases_of_a_hundred() -> None:
+    rng, rounds = np.random.default_rng(0), 2000
+    counts = rng.multinomial(392, [0.06, 0.06, 0.88], rounds)
+    called = [sign_flip_p_value(np.r_[np.ones(a), -np.ones(b)]) < 0.05 for a, b, _ in counts]
+    assert 0.04 <= np.mean(called) <= 0.06
+
+
+def test_photos_of_one_group_count_as_one() -> None:
+    right = np.repeat(np.arange(20) >= 4, 10)  # the first run is wrong on four whole groups
+    alone = compare_contenders([a_run("x", right), a_run("y", right | True)]).pairs[0].differences["accuracy"]
+    tied = compare_contenders([a_run("x", right, 10), a_run("y", right | True, 10)]).pairs[0].differences["accuracy"]
+    assert alone.value == tied.value == pytest.approx(0.2)
+    assert alone.measurable
+    assert not tied.measurable
+    assert tied.p_value == 2 * 0.5**4 / 2
+    assert tied.interval[1] - tied.interval[0] > 2 * (alone.interval[1] - alone.interval[0])
+
+
+def test_photos_that_another_run_learned_from_do_not_count() -> None:
+    right = np.arange(100) % 10 > 0
+    learned = {str(row): "train" for row in range(0, 100, 10)}
+    found = compare_contenders([a_run("x", right), a_run("y", right, used=learned), a_run("z", ~right)])
+    assert found.photos == 90
+    assert "y (10)" in found.notes[0]
+    assert [run.scores["accuracy"].value for run in found.runs] == [1.0, 1.0, 0.0]
+    assert [pair.differences["accuracy"].measurable for pair in found.pairs] == [False, True, True]
+    said = describe_comparison(found)
+    assert "no measurable difference" in said
+    assert "corrected for 3 pairs" in said
