@@ -54,7 +54,7 @@ def tune(
     15 minutes. Charts and the table of trials go to the folder beside `out`. Raises CommandError when `out` or that
     folder exists, RecipeError for a recipe without a head's stage, and what `job.train` raises for photos and weights.
     """
-    out, reporter = Path(out), reporter or Reporter()
+    began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
     folder = folder_of(out)
     if out.suffix.lower() != ".toml":
         raise CommandError(f"--out must be a file that ends in .toml, the recipe to write. Got {out}.")
@@ -76,7 +76,7 @@ def tune(
     about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
     files.write_text(folder / "start.toml", dump_recipe(recipe))
     _save_about(folder, {**about, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()})
-    return _search(split.without("test"), catalogue, recipe, out, about, reporter)
+    return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
 
 
 def resume_tuning(
@@ -92,7 +92,7 @@ def resume_tuning(
     brought to its end. `source` says where the photos are now, if they have moved. Raises CommandError when there is
     nothing to go on with, or the photos have changed.
     """
-    out, reporter = Path(out), reporter or Reporter()
+    began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
     folder = folder_of(out)
     if not (folder / _ABOUT).exists():
         raise CommandError(f"{folder} holds no tuning to go on with. Start one: wildtune tune PHOTOS --out {out}")
@@ -114,7 +114,7 @@ def resume_tuning(
     if more:
         about |= more
         _save_about(folder, about)
-    return _search(split.without("test"), catalogue, recipe, out, about, reporter)
+    return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
 
 
 def folder_of(out: Path) -> Path:
@@ -133,14 +133,20 @@ def _load(source: str | Path, recipe: Recipe, reporter: Reporter) -> tuple[Split
 
 
 def _search(
-    split: Split, catalogue: Catalogue, recipe: Recipe, out: Path, about: dict[str, Any], reporter: Reporter
+    split: Split,
+    catalogue: Catalogue,
+    recipe: Recipe,
+    out: Path,
+    about: dict[str, Any],
+    reporter: Reporter,
+    began: float,
 ) -> Tuning:
     """Do all that is left of a tuning on a split that has no test side, and write what it found."""
     assert "test" not in split.sides, "a tuning never gets the test photos"
     folder, number = folder_of(out), _head_stage(recipe)
     reporter.log_to(folder / "tune.log")
     with Ledger(folder) as ledger:
-        budget = Budget(about["trials"], about["minutes"], ledger.spent())
+        budget = Budget(about["trials"], about["minutes"], ledger.spent() + time.monotonic() - began)
         ledger.elapsed_s = budget.elapsed_s
         reporter.say("loading the backbone")
         model, facts = load_model(recipe, len(split.class_names))

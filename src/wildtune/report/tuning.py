@@ -60,6 +60,7 @@ def _range_figure(tuning: Tuning) -> str:
         axes.axvline(tuning.start.stages[tuning.stage].lr, color=TRAINING, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
     words = f"Loss by learning rate; sensible from {found['low']:.2g} to {found['high']:.2g}."
     return draw("range-test", words, _SIZE, paint)

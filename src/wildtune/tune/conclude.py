@@ -11,7 +11,7 @@ from wildtune.tune.ledger import Ledger, Outcome
 from wildtune.tune.result import Trial
 from wildtune.tune.search import Comparison, Searcher, simplify
 from wildtune.tune.spaces import NONE, TUNED, Settings, key_of
-from wildtune.wording import nats, percent, rate
+from wildtune.wording import counted, nats, percent, rate
 
 STEPS = ("range", "policies", "sweeps", "search", "compare", "confirm")
 
@@ -66,7 +66,7 @@ def explain(
                 beaten = f"against the start's{loss} with {_value(name, start)}"
             reasons[key] = f"validation loss {nats(winner.loss)}, {percent(winner.accuracy)} {beaten}"
         else:
-            reasons[key] = f"the start's: nothing in {trials} trials beat it by more than its standard error"
+            reasons[key] = f"the start's: nothing in {counted(trials, 'trial')} beat it by more than its standard error"
     return {**reasons, **_rate_reasons(searcher, found, policies, settings, reasons)}
 
 

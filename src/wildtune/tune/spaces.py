@@ -23,7 +23,7 @@ START, NONE, ALONE, TOGETHER, HALF = "start", "none", "alone", "together", "half
 
 _WEIGHT_DECAYS = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 _BATCH_SIZES = (32, 64, 128)
-_MOST_SMOOTHING = 0.2
+_SMOOTHINGS = (0.0, 0.05, 0.1)
 
 # Strengths of each augmentation, the weakest first; the middle one is tried where there is no time for all.
 STRENGTHS: dict[str, tuple[float, ...]] = {
@@ -114,7 +114,7 @@ def create_space(
         "lr": distributions.FloatDistribution(low, high, log=True),
         "policy": distributions.CategoricalDistribution(tuple(create_policies(stage))),
         "weight_decay": distributions.CategoricalDistribution(_with(_WEIGHT_DECAYS, stage.weight_decay)),
-        "label_smoothing": distributions.FloatDistribution(0.0, max(_MOST_SMOOTHING, stage.label_smoothing)),
+        "label_smoothing": distributions.CategoricalDistribution(_with(_SMOOTHINGS, stage.label_smoothing)),
         "batch_size": distributions.CategoricalDistribution(_with(_BATCH_SIZES, stage.batch_size)),
         "epochs": distributions.CategoricalDistribution(
             _with([max(1, stage.epochs // 2), stage.epochs * 2], stage.epochs)
@@ -125,8 +125,7 @@ def create_space(
 
 def round_settings(settings: Mapping[str, Any]) -> Settings:
     """Return suggested settings with the digits that a person would write."""
-    lr, smoothing = float(f"{settings['lr']:.2g}"), round(settings["label_smoothing"], 2)
-    return {**settings, "lr": lr, "label_smoothing": smoothing}
+    return {**settings, "lr": float(f"{settings['lr']:.2g}")}
 
 
 def key_of(*values: Any) -> str:
