@@ -92,6 +92,9 @@ class _Heads(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"bias"}
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # without one timm warns of what does not matter
+        return {"stem": "^bias$", "blocks": "^weight$"}
+
     def forward(self, features: Tensor) -> Tensor:
         return torch.baddbmm(self.bias[:, None], features, self.weight.transpose(1, 2))
 

@@ -261,7 +261,7 @@ class Searcher:
             other_losses, other_right = (
                 np.mean([getattr(h, name) for h in theirs], axis=0) for name in ("losses", "right")
             )
-            difference, error, _ = clustered_error(losses - other_losses, self.material.groups)
+            difference, error, _groups = clustered_error(losses - other_losses, self.material.groups)
             found = self.outcome(HeldOut(losses, right), f"{describe(settings)}; against {describe(against)}", started)
             gained = float(right.mean() - other_right.mean())
             return {**found, "difference": difference, "difference_error": error, "accuracy_difference": gained}
