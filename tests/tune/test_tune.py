@@ -190,7 +190,7 @@ def material(count: int, width: int, informative: bool) -> Material:
     targets = torch.arange(count) % 2
     plain = torch.randn(count, width, generator=generator)
     if informative:
-        plain[:, 0] += 20 * targets
+        plain += 2 * targets[:, None] - 1
     return Material(plain, targets, np.arange(count), 2)
 
 
