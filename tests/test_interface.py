@@ -24,6 +24,10 @@ COMMANDS = {
         ["--backbone", "--corrections", *DETECTIONS, "--folds", "--out", "--recipe", "--resume", "--set", "--weights"],
     ),
     "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
+    "tune": (
+        ["PHOTOS"],
+        ["--backbone", "--minutes", "--out", "--recipe", "--resume", "--trials", "--weights"],
+    ),
     "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
     "compare": (["RUN RUN..."], ["--out"]),
     "predict": (["RUN", "PHOTOS"], ["--coverage", *DETECTIONS, "--out", "--to"]),
@@ -54,9 +58,11 @@ PYTHON_NAMES = [
     "predict",
     "resume",
     "resume_folds",
+    "resume_tuning",
     "split_photos",
     "train",
     "train_folds",
+    "tune",
     "write_report",
 ]
 

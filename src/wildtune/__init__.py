@@ -39,9 +39,11 @@ _PLACES = {
     "predict": "wildtune.job",
     "resume": "wildtune.job",
     "resume_folds": "wildtune.folds",
+    "resume_tuning": "wildtune.tuning",
     "split_photos": "wildtune.photos.split",
     "train": "wildtune.job",
     "train_folds": "wildtune.folds",
+    "tune": "wildtune.tuning",
     "write_report": "wildtune.report.page",
 }
 

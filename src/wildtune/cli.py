@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -129,6 +129,43 @@ def check(
         print(f"{finding.severity}: {finding.kind}: {finding.path or 'all'}: {finding.detail}")
     if table:
         save_findings(findings, table)
+
+
+@app.command()
+def tune(
+    photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help=Photos.__metadata__[0].help)] = None,
+    recipe: RecipeName = "default",
+    backbone: BackboneName = None,
+    weights: WeightsFile = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="How often to try all values together.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="How long the whole may take; 15 where --trials is not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Recipe to write; its page lies beside it.")] = Path(
+        "tuned.toml"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or help a process that does.")] = False,
+) -> None:
+    """Search for a better recipe on PHOTOS, and write it; the test photos are not looked at."""
+    with _quick_imports():
+        from wildtune import tuning
+    from wildtune.recipe import load_recipe
+
+    command = f"wildtune tune --resume --out {out}"
+    if resume:
+        if backbone or weights or recipe != "default":
+            raise CommandError(
+                "--resume goes on with the recipe that the tuning began with: give it no other option than --out, "
+                "--trials, --minutes, and PHOTOS where they have moved."
+            )
+        with _saying_how_to_resume(out, command, tuning.is_begun):
+            tuning.resume_tuning(out, photos, trials, minutes)
+        return
+    if photos is None:
+        raise CommandError(f"Say which photos: wildtune tune PHOTOS, or {command}.")
+    start = load_recipe(recipe, backbone=backbone, weights=weights)
+    with _saying_how_to_resume(out, command, tuning.is_begun):
+        tuning.tune(photos, start, out, trials, minutes)
 
 
 @app.command()
@@ -280,11 +317,15 @@ def _quick_imports() -> Iterator[None]:
     gc.freeze()
 
 
+def _holds_a_plan(run: Path) -> bool:
+    return any((run / name).exists() for name in ("plan.toml", "folds.json"))
+
+
 class _saying_how_to_resume:
     """On Ctrl-C within the block, make the last line say how to go on."""
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    def __init__(self, run: Path, command: str = "", is_begun: Callable[[Path], bool] = _holds_a_plan) -> None:
+        self.run, self.command, self.is_begun = run, command or f"wildtune train --resume {run}", is_begun
 
     def __enter__(self) -> None:
         import signal
@@ -294,8 +335,8 @@ class _saying_how_to_resume:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            if any((self.run / name).exists() for name in ("plan.toml", "folds.json")):
-                print(f"Interrupted. Go on with: wildtune train --resume {self.run}", file=sys.stderr)
+            if self.is_begun(self.run):
+                print(f"Interrupted. Go on with: {self.command}", file=sys.stderr)
             else:
                 print("Interrupted before anything was trained. Give the same command again.", file=sys.stderr)
             sys.exit(130)

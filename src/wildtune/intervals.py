@@ -69,7 +69,7 @@ def clustered_interval(values: np.ndarray, clusters: np.ndarray) -> Interval:
     `values` is (N,), `clusters` (N,) numbers from 0. The variance is that between the clusters' sums (Liang and Zeger
     1986), with Student's t for one less than the number of clusters; of one cluster nothing can be said.
     """
-    mean, error, count = _clustered_error(values, clusters)
+    mean, error, count = clustered_error(values, clusters)
     if count < 2:
         return -math.inf, math.inf
     half = error * student_quantile(count - 1)
@@ -78,7 +78,7 @@ def clustered_interval(values: np.ndarray, clusters: np.ndarray) -> Interval:
 
 def clustered_wilson_interval(right: np.ndarray, clusters: np.ndarray) -> Interval:
     """Return Wilson's interval of a share of (N,) bool, for as many photos as the clusters leave (design effect)."""
-    share, error, count = _clustered_error(right.astype(float), clusters)
+    share, error, count = clustered_error(right.astype(float), clusters)
     alone = share * (1 - share) / len(right)
     effect = max(1.0, error**2 / alone) if alone > 0 and count > 1 else len(right) / count
     return wilson_interval(share * len(right) / effect, len(right) / effect)
@@ -91,8 +91,8 @@ def student_quantile(freedom: int, level: float = 0.95) -> float:
     return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
-def _clustered_error(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, int]:
-    """Return the mean, its standard error and the number of clusters."""
+def clustered_error(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, int]:
+    """Return the mean of (N,) values, its standard error and the number of clusters; `clusters` as above."""
     mean = float(values.mean())
     sums = np.bincount(clusters, values - mean)
     sizes = np.bincount(clusters)

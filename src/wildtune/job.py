@@ -21,12 +21,11 @@ from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.calibration import fit_calibration
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
-from wildtune.model.backbone import check_backbone, reset_head
+from wildtune.model.backbone import check_backbone
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.calibration import Calibration
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
-from wildtune.model.preprocess import given_size
-from wildtune.model.weights import WeightsFacts, create_pretrained, require_file
+from wildtune.model.weights import require_file
 from wildtune.photos.audit import Findings, save_findings
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import apply_corrections, load_corrections
@@ -45,7 +44,7 @@ from wildtune.train.doubts import doubt_labels, doubt_test_labels
 from wildtune.train.history import load_history, load_moves
 from wildtune.train.loop import train_stages
 from wildtune.train.plan import Plan, load_plan, save_plan
-from wildtune.train.planning import create_plan, data_key, describe_plan
+from wildtune.train.planning import create_plan, data_key, describe_plan, load_model
 from wildtune.train.preflight import add_preflight
 from wildtune.wording import counted
 
@@ -86,7 +85,7 @@ def train(
     check_backbone(recipe.backbone)
     recipe = with_absolute_paths(recipe)
     decisions = load_corrections(Path(corrections)) if corrections else ()
-    catalogue = _load_catalogue(source, reporter, detections)
+    catalogue = load_catalogue(source, reporter, detections)
     if corrections:
         catalogue = apply_corrections(catalogue, decisions, Path(corrections))
         reporter.say(f"note: {catalogue.notices[-1]}")
@@ -96,7 +95,8 @@ def train(
             reporter.say(f"note: {finding.detail}")
     split = split_photos(findings, recipe.split)
     split = dataclasses.replace(split, notices=(*split.notices, *_whole_set_notices(catalogue, findings)))
-    model, facts = _load_model(recipe, split, reporter)
+    reporter.say("loading the backbone")
+    model, facts = load_model(recipe, len(split.class_names))
     corrected = files.sha256_file(Path(corrections)) if corrections else ""
     plan = create_plan(recipe, split, model, facts, str(catalogue.root), corrected)
     reporter.log_to(out / "train.log")
@@ -143,7 +143,7 @@ def resume(
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
     detections = moved_detections(folder, about.get("detections"), detections_path)
-    catalogue = _load_catalogue(source or about["photos"], reporter, detections)
+    catalogue = load_catalogue(source or about["photos"], reporter, detections)
     catalogue = _correct_again(catalogue, plan, folder)
     findings = audit_set(catalogue, recipe.seed, reporter)
     split = _load_planned(findings, plan, folder)
@@ -154,7 +154,8 @@ def resume(
             f"Bring them back as they were, or train anew into another folder. Photos: {catalogue.root}"
             f"{cause}"
         )
-    model, facts = _load_model(recipe, split, reporter)
+    reporter.say("loading the backbone")
+    model, facts = load_model(recipe, len(split.class_names))
     if plan.weights.sha256 != facts.sha256:
         raise CommandError(f"The weights {facts.name} are not those the run was planned with. Bring them back.")
     reporter.log_to(folder / "train.log")
@@ -203,7 +204,7 @@ def evaluate(
     reporter = reporter or Reporter()
     bundle = load_bundle(Path(run))
     say_what_it_knows(bundle, detections, reporter)
-    findings = audit_photos(_load_catalogue(source, reporter, detections), reporter)
+    findings = audit_photos(load_catalogue(source, reporter, detections), reporter)
     known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
     if not known:
         raise PhotosError(
@@ -252,7 +253,7 @@ def check(
         require_outside(Path(out), Path(source))
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
-    catalogue = _load_catalogue(source, reporter, detections)
+    catalogue = load_catalogue(source, reporter, detections)
     findings = audit_set(catalogue, recipe.seed if recipe else 0, reporter)
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
@@ -299,15 +300,6 @@ def _load_planned(findings: Findings, plan: Plan, folder: Path) -> Split | None:
     except PhotosError:
         return None
     return split if data_key(split) == plan.data_key else None
-
-
-def _load_model(recipe: Recipe, split: Split, reporter: Reporter) -> tuple[nn.Module, WeightsFacts]:
-    """Create the classifier on its pretrained weights with a fresh head, the same each time for one recipe."""
-    reporter.say("loading the backbone")
-    classes, size = len(split.class_names), given_size(recipe.input)
-    model, facts = create_pretrained(recipe.backbone, recipe.weights, classes, size, recipe.seed)
-    reset_head(model, runtime.seed_from(recipe.seed, "head"))
-    return model, facts
 
 
 def _carry_out(
@@ -498,7 +490,8 @@ def _headline(evaluation: RunEvaluation, folder: Path) -> str:
     )
 
 
-def _load_catalogue(source: str | Path, reporter: Reporter, detections: Detections | None) -> Catalogue:
+def load_catalogue(source: str | Path, reporter: Reporter, detections: Detections | None) -> Catalogue:
+    """Read a source and say its notices."""
     reporter.say(f"reading {source}")
     catalogue = load_photos(source, detections=detections)
     _say_notices(catalogue, reporter)

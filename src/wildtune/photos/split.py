@@ -45,6 +45,13 @@ class Split:
         _check_side(name)
         return tuple(photo for photo, side in zip(self.photos, self.sides, strict=True) if side == name)
 
+    def without(self, name: str) -> Split:
+        """Return the split as if the photos of one side were not there; classes and their targets stay."""
+        _check_side(name)
+        kept = [i for i, side in enumerate(self.sides) if side != name]
+        photos, sides = tuple(self.photos[i] for i in kept), tuple(self.sides[i] for i in kept)
+        return replace(self, photos=photos, sides=sides, groups=tuple(self.groups[i] for i in kept))
+
     def targets(self, name: str) -> np.ndarray:
         """Return the class indices of one side's photos, int64 (N,), in the order of `side(name)`."""
         index = {class_name: target for target, class_name in enumerate(self.class_names)}

@@ -10,11 +10,11 @@ from torch import nn
 
 from wildtune import runtime
 from wildtune.errors import RecipeError
-from wildtune.model.backbone import head_of, read_facts, takes_size
+from wildtune.model.backbone import head_of, read_facts, reset_head, takes_size
 from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
-from wildtune.model.preprocess import resolve_preprocess
-from wildtune.model.weights import WeightsFacts
+from wildtune.model.preprocess import given_size, resolve_preprocess
+from wildtune.model.weights import WeightsFacts, create_pretrained
 from wildtune.photos.split import Split
 from wildtune.recipe import Recipe, Stage
 from wildtune.train.cautions import describe_preflight
@@ -29,6 +29,15 @@ COMPILE_FROM_WEIGHTS = 1_000_000
 # Photos whose activations a processor holds at once while it trains every weight. Small parts stay near its caches
 # and need less memory; `benchmarks/parts.py` measures them. In bfloat16 twice as many take the same room.
 CPU_PART = 8
+
+
+def load_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, WeightsFacts]:
+    """Create the classifier on its pretrained weights with a fresh head, the same each time for one recipe."""
+    model, facts = create_pretrained(
+        recipe.backbone, recipe.weights, num_classes, given_size(recipe.input), recipe.seed
+    )
+    reset_head(model, runtime.seed_from(recipe.seed, "head"))
+    return model, facts
 
 
 def create_plan(

@@ -1,0 +1,65 @@
+"""Feature views of the photos that a tuning may look at, from the same cache that a training finds them in."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
+from wildtune.model.preprocess import Preprocess
+from wildtune.progress import Reporter
+from wildtune.recipe import Augment, Stage
+from wildtune.train.batches import Side
+
+_PROBE_PHOTOS = 24
+
+
+class Views:
+    """Features of one side's photos, plain or augmented."""
+
+    def __init__(
+        self, side: Side, cache: FeatureCache, preprocess: Preprocess, stage: Stage, seed: int, reporter: Reporter
+    ) -> None:
+        """Views are random by the seed and the stage's name, as in training, which so finds them again."""
+        self._side, self._cache, self._preprocess = side, cache, preprocess
+        self._stage, self._seed, self._reporter = stage, seed, reporter
+
+    def plain(self) -> Tensor:
+        """Return the (N, D) float32 features without augmentation."""
+        view = functools.partial(self._side.plain_input, preprocess=self._preprocess)
+        with self._reporter.bar("features of the photos") as tell:
+            return self._cache.load(self._side.photos, view, PLAIN_VIEW, tell)
+
+    def augmented(self, augment: Augment, count: int, rows: np.ndarray, title: str) -> Tensor:
+        """Return (count, M, D) float32 features of `count` augmented views of the photos `rows` (M,)."""
+        photos = [self._side.photos[row] for row in rows]
+        views = []
+        for number in range(count):
+            # The same key as a training of the stage has.
+            key = {
+                "augment": augment.model_dump(mode="json"),
+                "seed": self._seed,
+                "stage": self._stage.name,
+                "number": number,
+            }
+            make = functools.partial(self._make, augment, rows, number)
+            with self._reporter.bar(f"{title}: features of view {number + 1} of {count}") as tell:
+                views.append(self._cache.load(photos, make, key, tell))
+        return torch.stack(views)
+
+    def rate(self) -> float:
+        """Measure how many augmented views a second this machine makes."""
+        rows = np.arange(min(_PROBE_PHOTOS, len(self._side)))
+        make = functools.partial(self._make, Augment(crop="random_resized", flip=0.5), rows, 0)
+        self._cache.compute(1, make)  # starts the engine
+        started = time.perf_counter()
+        self._cache.compute(len(rows), make)
+        return len(rows) / max(time.perf_counter() - started, 1e-6)
+
+    def _make(self, augment: Augment, rows: np.ndarray, number: int, index: int) -> Tensor:
+        stage = self._stage.model_copy(update={"augment": augment})
+        return self._side.augmented_input(int(rows[index]), self._preprocess, stage, self._seed, number)

@@ -1,0 +1,248 @@
+"""Tuning from end to end: photos and a recipe in, a better recipe out, with the page that says why.
+
+FILE                   the recipe, each tuned value with its reason
+FILE's stem + "-tune"  index.html and its charts, trials.csv, start.toml, tune.json, tune.log, trials.journal
+
+The test photos are divided off first; nothing behind that has their records.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wildtune import files, job, runtime
+from wildtune.check.groups import number_groups
+from wildtune.check.steps import audit_photos
+from wildtune.errors import CommandError, RecipeError
+from wildtune.model.backbone import check_backbone
+from wildtune.photos.catalogue import Catalogue
+from wildtune.photos.split import Split, split_photos
+from wildtune.progress import Reporter
+from wildtune.recipe import Recipe, dump_recipe, load_recipe
+from wildtune.report.tuning import write_tuning
+from wildtune.train.batches import create_cache, load_sides
+from wildtune.train.planning import create_plan, data_key, load_model
+from wildtune.tune.budget import Budget
+from wildtune.tune.conclude import best_policies, choose, explain, gather_trials, with_stage
+from wildtune.tune.confirm import Confirmer, estimate_s, fine_tunes, reserve_s
+from wildtune.tune.heads import Material
+from wildtune.tune.ledger import Ledger
+from wildtune.tune.result import Tuning, tuned_recipe_text
+from wildtune.tune.search import Comparison, Searcher
+from wildtune.tune.views import Views
+from wildtune.wording import counted, duration, nats, percent
+
+USUAL_MINUTES = 15.0
+_ABOUT = "tune.json"
+
+
+def tune(
+    source: str | Path,
+    recipe: Recipe,
+    out: str | Path,
+    trials: int | None = None,
+    minutes: float | None = None,
+    reporter: Reporter | None = None,
+) -> Tuning:
+    """Search for better values of a recipe on the training and validation photos, and write the recipe to `out`.
+
+    `trials` limits how often all values are tried together, `minutes` the time of the whole; without either it takes
+    15 minutes. Charts and the table of trials go to the folder beside `out`. Raises CommandError when `out` or that
+    folder exists, RecipeError for a recipe without a head's stage, and what `job.train` raises for photos and weights.
+    """
+    began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
+    folder = folder_of(out)
+    if out.suffix.lower() != ".toml":
+        raise CommandError(f"--out must be a file that ends in .toml, the recipe to write. Got {out}.")
+    if (folder / _ABOUT).exists():
+        raise CommandError(
+            f"{folder} holds a tuning already. Choose another --out, or go on with it:\n"
+            f"wildtune tune --resume --out {out}"
+        )
+    if out.exists() or (folder.exists() and any(folder.iterdir())):
+        raise CommandError(f"{out if out.exists() else folder} exists already. Choose another --out.")
+    _check_budget(trials, minutes)
+    job.require_outside(out, Path(source))
+    check_backbone(recipe.backbone)
+    _head_stage(recipe)
+    recipe = job.with_absolute_paths(recipe)
+    if trials is None and minutes is None:
+        minutes = USUAL_MINUTES
+    split, catalogue = _load(source, recipe, reporter)
+    about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
+    files.write_text(folder / "start.toml", dump_recipe(recipe))
+    _save_about(folder, {**about, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()})
+    return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
+
+
+def resume_tuning(
+    out: str | Path,
+    source: str | Path | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    reporter: Reporter | None = None,
+) -> Tuning:
+    """Go on with a tuning, or help another process that is at work on it; no finished trial is done again.
+
+    `trials` is another number of trials in all, `minutes` so many more; without them what was asked for at first is
+    brought to its end. `source` says where the photos are now, if they have moved. Raises CommandError when there is
+    nothing to go on with, or the photos have changed.
+    """
+    began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
+    folder = folder_of(out)
+    if not (folder / _ABOUT).exists():
+        raise CommandError(f"{folder} holds no tuning to go on with. Start one: wildtune tune PHOTOS --out {out}")
+    _check_budget(trials, minutes)
+    about = json.loads((folder / _ABOUT).read_text("utf-8"))
+    recipe = load_recipe(str(folder / "start.toml"))
+    split, catalogue = _load(source or about["photos"], recipe, reporter)
+    if about["data_key"] != data_key(split):
+        raise CommandError(
+            "The photos or their labels have changed since the tuning began, so its trials no longer tell of them.\n"
+            f"Bring them back as they were, or tune anew with another --out. Photos: {catalogue.root}"
+        )
+    more: dict[str, Any] = {}
+    if trials is not None:
+        more["trials"] = trials
+    if minutes is not None:
+        with Ledger(folder) as ledger:
+            more["minutes"] = ledger.spent() / 60 + minutes
+    if more:
+        about |= more
+        _save_about(folder, about)
+    return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
+
+
+def folder_of(out: Path) -> Path:
+    """Return the folder beside a tuned recipe that holds its trials and its page."""
+    return out.with_name(f"{out.stem}-tune")
+
+
+def is_begun(out: Path) -> bool:
+    """Say whether there is a tuning to go on with."""
+    return (folder_of(out) / _ABOUT).exists()
+
+
+def _load(source: str | Path, recipe: Recipe, reporter: Reporter) -> tuple[Split, Catalogue]:
+    catalogue = job.load_catalogue(source, reporter, None)
+    return split_photos(audit_photos(catalogue, reporter), recipe.split), catalogue
+
+
+def _search(
+    split: Split,
+    catalogue: Catalogue,
+    recipe: Recipe,
+    out: Path,
+    about: dict[str, Any],
+    reporter: Reporter,
+    began: float,
+) -> Tuning:
+    """Do all that is left of a tuning on a split that has no test side, and write what it found."""
+    assert "test" not in split.sides, "a tuning never gets the test photos"
+    folder, number = folder_of(out), _head_stage(recipe)
+    reporter.log_to(folder / "tune.log")
+    with Ledger(folder) as ledger:
+        budget = Budget(about["trials"], about["minutes"], ledger.spent() + time.monotonic() - began)
+        ledger.elapsed_s = budget.elapsed_s
+        reporter.say("loading the backbone")
+        model, facts = load_model(recipe, len(split.class_names))
+        plan = create_plan(recipe, split, model, facts, str(catalogue.root))
+        runtime.set_threads(plan.threads)
+        every = replace(split, sides=("train",) * len(split.sides))
+        side = load_sides(every, catalogue, plan, reporter)["train"]
+        cache = create_cache(model, plan, runtime.environment()["packages"])
+        views = Views(side, cache, plan.preprocess, recipe.stages[number], recipe.seed, reporter)
+        names = split.groups or tuple(photo.group for photo in split.photos)
+        groups = number_groups([name or photo.path for name, photo in zip(names, split.photos, strict=True)])
+        material = Material(views.plain(), side.targets, groups, len(split.class_names))
+        searcher = Searcher(recipe.stages[number], material, views, ledger, budget, reporter, recipe.seed)
+        tuning = _tune_head(searcher, recipe, number, Confirmer(split, catalogue, material, folder, ledger, reporter))
+    files.write_text(out, tuned_recipe_text(tuning))
+    page = write_tuning(tuning, folder)
+    reporter.say(f"{describe_cost(tuning)}\nrecipe: {out}\npage: {page}")
+    return tuning
+
+
+def _tune_head(searcher: Searcher, recipe: Recipe, number: int, confirmer: Confirmer) -> Tuning:
+    ledger, budget, reporter = searcher.ledger, searcher.budget, searcher.reporter
+    photos = len(searcher.rows)
+    speed: float = ledger.decide("views a second", searcher.views.rate)
+    searcher.reserve_s = reserve_s(recipe, photos, speed, budget)
+    found = searcher.find_range()
+    policies = searcher.compare_policies(found)
+    sweeps = searcher.sweep()
+    searcher.choose_augments(sweeps)
+    searcher.search(found, policies)
+    winner, needed = choose(searcher)
+    tuned = with_stage(recipe, number, searcher.stage_of(winner.settings) if winner else recipe.stages[number])
+    said = [_verdict(winner, searcher)]
+    if winner and fine_tunes(recipe):
+        confirmed, sentence = confirmer.confirm(recipe, tuned, budget, estimate_s(recipe, photos, speed))
+        said.append(sentence)
+        if confirmed and confirmed.worse:
+            said.append("So the start's values are handed back.")
+            winner, needed, tuned = None, {}, with_stage(recipe, number, recipe.stages[number])
+    for sentence in said:
+        reporter.say(sentence)
+    return Tuning(
+        recipe=tuned,
+        start=recipe,
+        replaced=winner is not None,
+        reasons=explain(searcher, found, policies, winner, needed),
+        stage=number,
+        range_test={"rates": found.rates, "losses": found.losses, "low": found.low, "high": found.high},
+        policies=tuple(best_policies(policies)),
+        sweeps=tuple(sweeps),
+        trials=gather_trials(ledger),
+        said=tuple(said),
+    )
+
+
+def _verdict(winner: Comparison | None, searcher: Searcher) -> str:
+    photos = counted(len(searcher.rows), "photo")
+    if winner is None:
+        return (
+            f"Nothing beat the start's head by more than its standard error in cross-validation on {photos}, none of "
+            "them a test photo: its values are kept."
+        )
+    before = winner.accuracy - winner.accuracy_difference
+    return (
+        f"The head's validation loss fell from {nats(winner.loss - winner.difference)} to {nats(winner.loss)} (by "
+        f"{nats(-winner.difference)}, standard error {nats(winner.error)}), its accuracy went from {percent(before)} "
+        f"to {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
+    )
+
+
+def describe_cost(tuning: Tuning) -> str:
+    """Say how many trials there were, of which kind, and what they cost."""
+    steps: dict[str, list[float]] = {}
+    for trial in tuning.trials:
+        steps.setdefault(trial.step, []).append(trial.seconds)
+    parts = [f"{step} {len(costs)} ({duration(sum(costs) / len(costs))} each)" for step, costs in steps.items()]
+    return f"{counted(len(tuning.trials), 'trial')} in {duration(tuning.seconds)}: {', '.join(parts)}"
+
+
+def _head_stage(recipe: Recipe) -> int:
+    """Return the number of the first stage that trains a head; raises RecipeError where there is none."""
+    for number, stage in enumerate(recipe.stages):
+        if stage.train == "head":
+            return number
+    raise RecipeError(
+        f"Tuning needs a stage that trains the head (train = 'head'). Recipe '{recipe.name}' has none.\n"
+        "Give it one before the others, as recipe 'default' has: wildtune recipes default"
+    )
+
+
+def _check_budget(trials: int | None, minutes: float | None) -> None:
+    if trials is not None and trials < 1:
+        raise CommandError(f"--trials must be at least 1. Got {trials}.")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise CommandError(f"--minutes must be above 0. Got {minutes:g}.")
+
+
+def _save_about(folder: Path, about: dict[str, Any]) -> None:
+    files.write_text(folder / _ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
