@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shapes import BACKBONE, small_recipe
+from shapes import BACKBONE, small_recipe, write_photos
 from wildtune import job
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import set_trainable
@@ -217,6 +217,13 @@ def test_the_sample_has_pairs_of_a_class_and_follows_from_content() -> None:
     assert sorted(photo.label for photo in chosen) == sorted("aabbccddee")
     assert choose_photos(reversed(photos), 10) == chosen
     assert len(choose_photos(photos[:3], 10)) == 3
+
+
+def test_a_handful_of_photos_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "cache"))  # nothing measured before
+    run = job.train(write_photos(tmp_path / "photos", per_class=3), small_recipe(), tmp_path / "run")
+    assert run.plan.side_size("train") < 4
+    assert run.plan.preflight is not None
 
 
 def test_a_stage_says_how_far_it_went_and_what_it_handed_on(photos: Path, tmp_path: Path) -> None:

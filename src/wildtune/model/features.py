@@ -95,10 +95,6 @@ class FeatureCache:
             known |= {contents[i]: features for i, features in zip(missing, fresh, strict=True)}
         return torch.stack([known[content] for content in contents])
 
-    def compute(self, count: int, view: View) -> Tensor:
-        """Return the (count, D) float32 features of inputs that are not to be kept, as to see how long they take."""
-        return self.engine.run_all(count, view)
-
     def _folder(self, view_key: dict[str, object]) -> Path:
         digest = hashlib.sha256(json.dumps({**self._key, "view": view_key}, sort_keys=True).encode()).hexdigest()
         return files.cache_folder("features") / digest

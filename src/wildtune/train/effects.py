@@ -57,8 +57,9 @@ class Sample:
         return self.inputs(self._plan.preprocess)
 
     def inputs(self, pre: Preprocess, photos: int | None = None) -> Tensor:
-        """Return the (N, 3, size, size) inputs without augmentation by a preprocessing, of the first `photos`."""
-        return self._stack(range(photos or len(self.photos)), lambda i: create_input(self.pixels[i], pre))
+        """Return the (N, 3, size, size) inputs without augmentation by a preprocessing, `photos` of them at most."""
+        count = min(photos or len(self.photos), len(self.photos))
+        return self._stack(range(count), lambda i: create_input(self.pixels[i], pre))
 
     def views(self, augment: Augment) -> Tensor:
         """Return one augmented (3, size, size) view of each photo, stacked."""

@@ -55,9 +55,9 @@ class Views:
         """Measure how many augmented views a second this machine makes."""
         rows = np.arange(min(_PROBE_PHOTOS, len(self._side)))
         make = functools.partial(self._make, Augment(crop="random_resized", flip=0.5), rows, 0)
-        self._cache.compute(1, make)  # starts the engine
+        self._cache.engine.run_all(1, make)  # starts the engine
         started = time.perf_counter()
-        self._cache.compute(len(rows), make)
+        self._cache.engine.run_all(len(rows), make)
         return len(rows) / max(time.perf_counter() - started, 1e-6)
 
     def _make(self, augment: Augment, rows: np.ndarray, number: int, index: int) -> Tensor:
