@@ -223,7 +223,7 @@ def test_a_stage_tells_its_way_its_limit_and_its_expected_time(build: Build, for
     text = text_of(foreseen(build()), "Stage “finetune”")
     assert "left the weights 0.00011 % of their size away from where they were, where its learning rates could" in text
     assert "have moved them by 0.010 %. The 49 BatchNorm layers did not change by a bit." in text
-    assert "expected to take about 4 min." in text
+    assert "Roughly expected: 4 min." in text
     assert "BatchNorm layers" not in text_of(build(), "Stage “finetune”")
 
 

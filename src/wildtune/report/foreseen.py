@@ -44,7 +44,7 @@ def moved_text(content: RunContent, planned: PlannedStage) -> str:
     if preflight and preflight.batchnorm_layers and move.batchnorm_unchanged:
         text += f" The {counted(preflight.batchnorm_layers, 'BatchNorm layer')} did not change by a bit."
     if preflight and name in preflight.stage_seconds:
-        text += f" It was expected to take about {about_seconds(preflight.stage_seconds[name])}."
+        text += f" Roughly expected: {about_seconds(preflight.stage_seconds[name])}."
     return text
 
 
