@@ -219,11 +219,6 @@ def evaluate(
     return score_predictions(predictions, "given")
 
 
-def saved_evaluation(run: str | Path) -> Evaluation:
-    """Return the headline scores of a finished run. Raises CommandError when it has none yet."""
-    return saved_scores(run).headline
-
-
 def saved_scores(run: str | Path) -> RunEvaluation:
     """Return all scores of a finished run. Raises CommandError when it has none yet."""
     path = Path(run) / "evaluation.json"

@@ -96,4 +96,4 @@ def test_check_and_training_say_it_where_photos_belong_together(photos: Path, tm
     assert "A split at random" in (run.folder / "report" / "analysis.md").read_text("utf-8")
     saved = json.loads((run.folder / "evaluation.json").read_text("utf-8"))["random_split"]
     assert saved["tied"] == run.plan.side_size("train") + run.plan.side_size("val")
-    assert job.saved_evaluation(run.folder) == run.evaluation.headline
+    assert job.saved_scores(run.folder).headline == run.evaluation.headline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import timm.optim
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wildtune.recipe import Stage
 
@@ -28,7 +28,7 @@ def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     )
     if stage.relative_lr:
         groups = [
-            {**group, "params": [weight], "lr_scale": group.get("lr_scale", 1.0) * _size_of(weight)}
+            {**group, "params": [weight], "lr_scale": group.get("lr_scale", 1.0) * size_of(weight)}
             for group in groups
             for weight in group["params"]
         ]
@@ -38,6 +38,6 @@ def create_optimizer(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     return kind(groups, lr=stage.lr, eps=stage.epsilon)
 
 
-def _size_of(weight: nn.Parameter) -> float:
+def size_of(weight: Tensor) -> float:
     """Return the root mean square of a tensor, at least a thousandth."""
     return max(float(weight.detach().double().square().mean().sqrt()), 1e-3)

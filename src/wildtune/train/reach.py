@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from wildtune.model.backbone import head_of
 from wildtune.model.freeze import set_trainable
 from wildtune.recipe import Stage
-from wildtune.train.optimizer import MOMENTUM, create_optimizer
+from wildtune.train.optimizer import MOMENTUM, create_optimizer, size_of
 from wildtune.train.plan import PlannedStage, Reach
 from wildtune.train.schedule import lr_factor
 
@@ -21,7 +21,6 @@ LEAST_REACH = 1e-3
 
 # Above this epsilon Adam's step depends on the gradient's size, as it is then no longer small beside it.
 _SMALL_EPSILON = 1e-6
-_LEAST_SIZE = 1e-3
 _FACTORS_AN_EPOCH = 100
 
 
@@ -49,10 +48,9 @@ def measure_reach(model: nn.Module, planned: PlannedStage, gradients: dict[str, 
         for weight in group["params"]:
             gradient = (gradients or {}).get(names[id(weight)], 0.0)
             step = group.get("lr_scale", 1.0) * _step_size(stage, gradient)
-            size = weight.detach().double().square()
             furthest = kept * total * step
-            stuck += weight.numel() * (furthest < LEAST_REACH * max(float(size.mean().sqrt()), _LEAST_SIZE))
-            count, squares = count + weight.numel(), squares + float(size.sum())
+            stuck += weight.numel() * (furthest < LEAST_REACH * size_of(weight))
+            count, squares = count + weight.numel(), squares + float(weight.detach().double().square().sum())
             moves += weight.numel() * step**2
             slopes += weight.numel() * gradient**2
     rms = max(math.sqrt(squares / count), 1e-12)
