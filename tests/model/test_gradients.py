@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from timm.layers import Conv2dSame
+from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from wildtune.model.freeze import batchnorm_state, freeze_batchnorm
 from wildtune.model.gradients import _DepthwiseConvolution, _Relu6FromOutput, speed_up_gradients
 from wildtune.runtime import can_compile
 
@@ -38,6 +39,48 @@ def test_a_compiled_network_trains_alike_with_the_fast_gradients() -> None:
         gradients.append([p.grad for p in network.parameters()])
     for plain, swapped in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, swapped)
+
+
+@pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
+def test_a_frozen_batchnorm_compiles_to_the_same_numbers_and_its_tensors_stay() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), BatchNormAct2d(4))
+    for layer in (network[1], network[3]):
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.1, 3)
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    freeze_batchnorm(network)
+    images, before = torch.randn(2, 3, 8, 8), batchnorm_state(network)
+    expected = network(images)
+    expected.sum().backward()
+    gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    network.zero_grad()
+    speed_up_gradients(network)
+    found = torch.compile(network, dynamic=False)(images)
+    found.sum().backward()
+    torch.testing.assert_close(found, expected)
+    for plain, folded in zip(gradients, (p.grad for p in network.parameters() if p.grad is not None), strict=True):
+        torch.testing.assert_close(folded, plain)
+    assert batchnorm_state(network).keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in batchnorm_state(network).items())
+
+
+def test_a_frozen_batchnorm_follows_weights_that_are_loaded_later() -> None:
+    layer = nn.BatchNorm2d(2)
+    freeze_batchnorm(layer)
+    speed_up_gradients(layer)
+    other = nn.BatchNorm2d(2)
+    other.running_var.fill_(4.0)
+    layer.load_state_dict(other.state_dict())
+    assert layer.factor.flatten().tolist() == pytest.approx([0.5, 0.5], rel=1e-4)
+    assert layer.state_dict().keys() == other.state_dict().keys()
+
+
+def test_a_batchnorm_that_is_not_frozen_is_left_alone() -> None:
+    layer = nn.BatchNorm2d(2)
+    speed_up_gradients(layer)
+    assert type(layer) is nn.BatchNorm2d
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (5, 3)])

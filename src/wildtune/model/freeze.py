@@ -23,6 +23,11 @@ def batchnorm_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
 
 
+def is_frozen(layer: nn.Module) -> bool:
+    """Say whether `freeze_batchnorm` has frozen a BatchNorm layer."""
+    return isinstance(layer, _AlwaysInference)
+
+
 def freeze_batchnorm(model: nn.Module) -> None:
     """Freeze all four tensors of each BatchNorm layer: weight, bias, running mean and running variance.
 
@@ -30,7 +35,7 @@ def freeze_batchnorm(model: nn.Module) -> None:
     model is the usual way in which statistics of a "frozen" BatchNorm start to move.
     """
     for layer in batchnorm_layers(model).values():
-        if not isinstance(layer, _AlwaysInference):
+        if not is_frozen(layer):
             layer.__class__ = _frozen_class(type(layer))
         layer.train(False)
         for parameter in layer.parameters(recurse=False):

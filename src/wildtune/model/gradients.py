@@ -1,13 +1,15 @@
-"""Layers whose gradient a compiler can compute fast on a CPU; what the layers compute stays the same."""
+"""Layers in forms that a compiler makes fast on a CPU; what they compute, and their gradients, stay the same."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers import BatchNormAct2d, Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn import functional
+
+from wildtune.model.freeze import batchnorm_layers, is_frozen
 
 Pair = tuple[int, int]
 
@@ -132,8 +134,45 @@ class _FastDepthwiseSame(Conv2dSame):
         return _convolve_depthwise(self, padded, (0, 0))
 
 
+class _AffineNorm:
+    """Mixed into a frozen BatchNorm's class: while torch.compile traces it, one multiplication and one addition.
+
+    Else the compiler writes the square root and the division of every channel's variance into the innermost loop
+    over the pixels, of each layer before and after it and of both their gradients, and none of it ever changes.
+    """
+
+    def fold(self: Any) -> None:
+        """Compute the (C, 1, 1) float32 factor and term from the layer's four tensors as they are now."""
+        weight, bias, mean, variance = (
+            tensor.detach().double() for tensor in (self.weight, self.bias, self.running_mean, self.running_var)
+        )
+        factor = weight / torch.sqrt(variance + self.eps)
+        for name, value in (("factor", factor), ("term", bias - mean * factor)):
+            self.register_buffer(name, value.float()[:, None, None], persistent=False)
+
+    def _load_from_state_dict(self: Any, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)  # type: ignore[misc]
+        self.fold()
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return cast(Tensor, super().forward(x))  # type: ignore[misc]
+        x = (x * self.factor + self.term).to(x.dtype)
+        act: Any = getattr(self, "act", None)  # timm's layer does its activation, too
+        return x if act is None else cast(Tensor, act(self.drop(x)))
+
+
+def _fold_norms(model: nn.Module) -> None:
+    for layer in batchnorm_layers(model).values():
+        known = type(layer).forward in (nn.BatchNorm2d.forward, BatchNormAct2d.forward)
+        if known and is_frozen(layer) and not isinstance(layer, _AffineNorm) and layer.weight is not None:
+            layer.__class__ = type(f"Affine{type(layer).__name__}", (_AffineNorm, type(layer)), {})
+            layer.fold()
+
+
 def speed_up_gradients(model: nn.Module) -> None:
-    """Give a model's ReLU6 and depthwise layers gradients that compile well for a CPU."""
+    """Give a model's frozen BatchNorm, ReLU6 and depthwise layers forms that compile well for a CPU."""
+    _fold_norms(model)
     fast = {nn.ReLU6: _FastRelu6, nn.Conv2d: _FastDepthwise, Conv2dSame: _FastDepthwiseSame}
     for layer in model.modules():
         if type(layer) in fast and (type(layer) is nn.ReLU6 or _is_depthwise(layer)):
