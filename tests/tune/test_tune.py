@@ -70,7 +70,7 @@ def test_the_recipe_is_one_that_training_accepts_and_says_why(photos: Path, out:
 def test_the_page_and_the_table_have_every_trial_and_its_cost(out: Path, done: Tuning) -> None:
     rows = rows_of(out)
     assert len(rows) == len(done.trials)
-    assert {row["step"] for row in rows} == {"range", "policies", "sweeps", "search", "compare"}
+    assert {row["step"] for row in rows} == {"origin", "range", "policies", "sweeps", "search", "compare"}
     assert sum(row["step"] == "search" for row in rows) == TRIALS
     assert all(float(row["seconds"]) > 0 for row in rows)
     policies = {row["what"].split(", ")[1] for row in rows if row["step"] == "policies"}

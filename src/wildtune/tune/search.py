@@ -83,7 +83,7 @@ class Comparison:
 
 @dataclass
 class Searcher:
-    """One process at work on a tuning."""
+    """One process at work on a tuning; `origin` says in words whose the values are that it begins from."""
 
     stage: Stage
     material: Material
@@ -92,6 +92,7 @@ class Searcher:
     budget: Budget
     reporter: Reporter
     seed: int
+    origin: str = "the start's"
     reserve_s: float = 0.0
     augments: dict[str, Augment] = field(default_factory=dict)
     _loaded: dict[str, Tensor] = field(default_factory=dict)
@@ -262,7 +263,9 @@ class Searcher:
                 np.mean([getattr(h, name) for h in theirs], axis=0) for name in ("losses", "right")
             )
             difference, error, _groups = clustered_error(losses - other_losses, self.material.groups)
-            found = self.outcome(HeldOut(losses, right), f"{describe(settings)}; against {describe(against)}", started)
+            given_up = next((found.diverged for found in ours if found.diverged), "")
+            said = f"{describe(settings)}; against {describe(against)}"
+            found = self.outcome(HeldOut(losses, right, given_up), said, started)
             gained = float(right.mean() - other_right.mean())
             return {**found, "difference": difference, "difference_error": error, "accuracy_difference": gained}
 
@@ -315,6 +318,7 @@ class Searcher:
             "error": error,
             "accuracy": float(found.right.mean()),
             "seconds": time.perf_counter() - started,
+            **({"failed": found.diverged} if found.diverged else {}),
         }
 
     def _try_together(self, trial: optuna.Trial, suggested: dict[str, Any]) -> Outcome:
