@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from wildtune.recipe import Recipe, Stage
 from wildtune.tune.heads import RangeTest
-from wildtune.tune.ledger import Ledger, Outcome
+from wildtune.tune.ledger import Ledger, Outcome, outcome_of
 from wildtune.tune.result import Trial
 from wildtune.tune.search import Comparison, Searcher, simplify
 from wildtune.tune.spaces import NONE, TUNED, Settings, key_of
@@ -111,9 +111,9 @@ def gather_trials(ledger: Ledger) -> tuple[Trial, ...]:
     for step in STEPS:
         number = 0
         for trial in ledger.finished(step):
-            said = trial.user_attrs
-            if "copied" in said:
+            if "copied" in trial.user_attrs:
                 continue
+            said = outcome_of(trial)
             failed = said.get("failed", "")
             full = trial.value is not None and "loss" in said and not failed
             trials.append(

@@ -219,18 +219,18 @@ class Searcher:
                 (params,) = _from_key(known)
                 if params in there:  # from a process that died while it did this
                     continue
-                attributes = {"copied": True, **outcome}
                 study.add_trial(
                     optuna.trial.create_trial(
-                        params=params, distributions=space, value=outcome["loss"], user_attrs=attributes
+                        params=params, distributions=space, value=outcome["loss"], user_attrs={"copied": True}
                     )
                 )
             return len(policies)
 
         self.ledger.decide("known before the search", begin)
 
-        def suggest(trial: optuna.Trial) -> Settings:
-            return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+        def suggest(trial: optuna.Trial) -> tuple[Settings, str]:
+            settings = round_settings({name: _suggest(trial, name, values) for name, values in space.items()})
+            return settings, describe(settings)
 
         def enough(begun: int) -> bool:
             limit = self.budget.trials
@@ -321,9 +321,7 @@ class Searcher:
             **({"failed": found.diverged} if found.diverged else {}),
         }
 
-    def _try_together(self, trial: optuna.Trial, suggested: dict[str, Any]) -> Outcome:
-        settings = round_settings(suggested)
-        trial.set_user_attr("what", describe(settings))
+    def _try_together(self, trial: optuna.Trial, settings: Settings) -> Outcome:
         started, epochs = time.perf_counter(), settings["epochs"]
 
         def say_epoch(epoch: int, loss: float) -> None:
