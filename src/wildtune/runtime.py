@@ -121,21 +121,6 @@ def computing_alone() -> Iterator[None]:
         set_threads(threads)
 
 
-@contextmanager
-def without_denormals() -> Iterator[None]:
-    """Take numbers below 1e-38 for zero for a while, in the calling thread: a CPU computes with them far slower.
-
-    Weights that decay, and gradients of photos that are as good as learned, are full of such numbers.
-    """
-    import torch
-
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
 def environment() -> dict[str, Any]:
     """Return what a run records of the machine: platform, processor count and package versions."""
     versions = {}

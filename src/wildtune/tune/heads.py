@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
-from wildtune.runtime import seed_from, without_denormals
+from wildtune.runtime import computing_alone, seed_from
 from wildtune.train.average import WeightAverage
 from wildtune.train.imbalance import create_loss, draw_photos, expected_draws
 from wildtune.train.optimizer import create_optimizer
@@ -22,8 +22,9 @@ from wildtune.train.schedule import lr_factor
 FOLDS = 5
 # What a loss that is no number, or that of a training given up, counts as: worse than any, and one that JSON holds.
 DIVERGED = 1e6
-# A training whose validation loss is so many times that of a head that knows nothing does not come back to be of use.
-_EXPLODED = 10.0
+# A training is given up where its validation loss is so many times that of a head that knows nothing. Rates that fall
+# bring a loss back from forty times that, though not to the best; from 160 times it did not come back.
+_EXPLODED = 100.0
 
 _RANGE_STEPS = 150
 _LOWEST_RATE, _HIGHEST_RATE = 1e-6, 10.0
@@ -178,12 +179,14 @@ def train_heads(
     The optimiser, its rates, the loss and the draws by class are those of a training of this stage; what is scored
     are the weights after the last epoch. `say_epoch` is told (epoch from 1, mean validation loss) and may raise.
     A training whose loss explodes, or is no number, is given up at once (see `HeldOut.diverged`).
+    It computes in one thread: two are a quarter faster on two idle cores, and some twenty times slower where another
+    process wants one of them. So the result does not depend on the number of cores either.
     """
     trainer = _Trainer(stage, material, training, folds, seed)
     found = trainer.held_out()
     most = _EXPLODED * max(float(found.losses.mean()), math.log(material.num_classes))
     past: list[float] = []
-    with without_denormals():
+    with computing_alone():
         for epoch in range(stage.epochs):
             value = _train_epoch(trainer, epoch, past)
             if math.isfinite(value):
@@ -221,8 +224,22 @@ def find_rates(stage: Stage, material: Material, training: Training, folds: np.n
     The range test of Smith ("Cyclical learning rates for training neural networks", WACV 2017), on a logarithmic
     scale; the losses are smoothed over about ten steps. The stage's own rate is always between the two bounds.
     """
-    trainer = _Trainer(stage, material, training, folds, seed)
     rates = np.geomspace(_LOWEST_RATE, _HIGHEST_RATE, _RANGE_STEPS)
+    with computing_alone():
+        losses = np.array(_raise_rate(_Trainer(stage, material, training, folds, seed), rates))
+    best = int(losses.argmin())
+    fall = losses[0] - losses[best]
+    first = int(np.argmax(losses <= losses[0] - _FALLING * fall))
+    low, high = float(rates[first]), float(rates[best])
+    # Less than a decade would be no search; the start's own rate must be comparable.
+    low, high = (float(f"{rate:.2g}") for rate in (min(low, high / 10), high))
+    tried = tuple(map(float, rates[: len(losses)]))
+    return RangeTest(tried, tuple(map(float, losses)), min(low, stage.lr), max(high, stage.lr))
+
+
+def _raise_rate(trainer: _Trainer, rates: np.ndarray) -> list[float]:
+    """Take one step at each rate, until it diverges; return the smoothed losses."""
+    stage = trainer.stage
     smoothed: list[float] = []
     mean = 0.0
     order = trainer.order(0)
@@ -237,12 +254,4 @@ def find_rates(stage: Stage, material: Material, training: Training, folds: np.n
         if smoothed and not now < 4 * min(smoothed):  # it diverges: nothing higher is of use
             break
         smoothed.append(now)
-    losses = np.array(smoothed)
-    best = int(losses.argmin())
-    fall = losses[0] - losses[best]
-    first = int(np.argmax(losses <= losses[0] - _FALLING * fall))
-    low, high = float(rates[first]), float(rates[best])
-    # Less than a decade would be no search; the start's own rate must be comparable.
-    low, high = (float(f"{rate:.2g}") for rate in (min(low, high / 10), high))
-    tried = tuple(map(float, rates[: len(losses)]))
-    return RangeTest(tried, tuple(map(float, losses)), min(low, stage.lr), max(high, stage.lr))
+    return smoothed
