@@ -29,6 +29,8 @@ Outcome = dict[str, Any]
 
 # The attribute of a trial that holds its outcome whole: each attribute is a line of the journal, forced to the disk.
 _OUTCOME = "outcome"
+# The attribute of a trial all of whose settings have been suggested.
+_SUGGESTED = "suggested"
 
 
 def outcome_of(trial: FrozenTrial) -> Outcome:
@@ -140,7 +142,7 @@ class Ledger:
     ) -> None:
         """Try what a sampler suggests until `enough` says so of the number of trials begun.
 
-        `sampler` makes a new one for each trial, of the number of trials there are, so that what is tried next follows
+        `sampler` makes a new one for each trial, of the number of trials begun, so that what is tried next follows
         from what has been tried and not from how often it was interrupted. `suggest` returns settings, also in words;
         `evaluate` may raise optuna.TrialPruned.
         """
@@ -152,10 +154,11 @@ class Ledger:
                 running = any(t.state == TrialState.RUNNING for t in begun)
                 more = not enough(0) and (waiting or not enough(len(begun)))
                 if more:
-                    study.sampler = sampler(len(trials))
+                    study.sampler = sampler(len(begun))
                     trial = study.ask()
                     trial.set_user_attr("worker", self.worker)
                     settings, what = suggest(trial)
+                    trial.set_user_attr(_SUGGESTED, True)
             if more:
                 started = time.perf_counter()
                 try:
@@ -179,7 +182,7 @@ class Ledger:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_dead(trial.user_attrs.get("worker", "")):
                 study.tell(trial.number, state=TrialState.FAIL)
-                if trial.params:
+                if _SUGGESTED in trial.user_attrs:  # else its settings are found again by what was tried before
                     study.enqueue_trial(trial.params)
         return study.get_trials(deepcopy=False)
 
