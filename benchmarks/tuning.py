@@ -293,7 +293,10 @@ def main() -> None:
     assert all(test == tests[0] for test in tests), "the runs have different test photos"
     print(describe_tune(json.loads((asked.out / "tune.json").read_text("utf-8"))))
     print(describe_study(search_by_training(asked)[1]))
-    print(f"The {len(tests[0])} test photos were opened neither by tune, once it had divided them off, nor by Optuna.")
+    print(
+        f"tune opened none of the {len(tests[0])} test photos once it had divided them off; the list that the full "
+        "trainings had does not name them"
+    )
     for name, run in runs.items():
         scores = json.loads((run / "evaluation.json").read_text("utf-8"))
         print(f"{name}: {scores_of(scores)}; trained in {(run / 'benchmark-seconds.txt').read_text().strip()} s")

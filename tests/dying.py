@@ -73,7 +73,6 @@ MOMENTS: dict[str, Callable[[], Any]] = {
         optuna.Study, "tell", lambda study, *_: study.study_name == "policies", 12
     ),
     "within a line of the journal": lambda: within_a_line(30),
-    "after a trial of a sweep": lambda: after_trial("sweeps", 4),
     "in a trial of the search": lambda: before(Searcher, "_try_together", lambda *_: True, 3),
     "while settings are suggested": lambda: before(optuna.Trial, "suggest_categorical", lambda *_: True, 9),
     "after a comparison": lambda: after_trial("compare", 2),
