@@ -286,6 +286,11 @@ def _verdict(winner: Comparison | None, searcher: Searcher) -> str:
             f"Nothing beat {searcher.origin} head by more than its standard error in cross-validation on {photos}, "
             "none of them a test photo: its values are kept."
         )
+    if winner.loss - winner.difference >= DIVERGED:
+        return (
+            f"Where {searcher.origin} head diverged, this one has a validation loss of {nats(winner.loss)} and an "
+            f"accuracy of {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
+        )
     before = winner.accuracy - winner.accuracy_difference
     return (
         f"The head's validation loss fell from {nats(winner.loss - winner.difference)} to {nats(winner.loss)} (by "

@@ -368,7 +368,7 @@ def test_heads_are_compared_each_on_its_own_features() -> None:
     assert not compare_heads(good, good, 0)["better"]
 
 
-@pytest.mark.parametrize("rate", [1e6, 1e30])
+@pytest.mark.parametrize("rate", [1e3, 1e30])
 def test_a_head_that_diverges_is_given_up_and_its_reason_kept(rate: float) -> None:
     photos = material(90, 20, True)
     stage = small_recipe("stages.0.epochs=400").stages[0].model_copy(update={"lr": rate})
