@@ -26,7 +26,10 @@ COMMANDS = {
     "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
     "tune": (
         ["PHOTOS"],
-        ["--backbone", "--minutes", "--out", "--recipe", "--resume", "--trials", "--weights"],
+        [
+            *("--backbone", "--corrections", *DETECTIONS, "--minutes", "--out"),
+            *("--recipe", "--resume", "--set", "--trials", "--weights"),
+        ],
     ),
     "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
     "compare": (["RUN RUN..."], ["--out"]),

@@ -52,6 +52,9 @@ Threshold = Annotated[
     float | None,
     typer.Option("--detection-threshold", help="Least confidence of a detected animal, 0 to 1; by default 0.2."),
 ]
+Corrections = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="CSV file of photos to drop or relabel, from `check --out`.")
+]
 
 
 @app.command()
@@ -61,9 +64,7 @@ def train(
     backbone: BackboneName = None,
     weights: WeightsFile = None,
     changes: Changes = None,
-    corrections: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV file of photos to drop or relabel, from `check --out`.")
-    ] = None,
+    corrections: Corrections = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the run; by default runs/DATE-TIME.")] = None,
     folds: Annotated[
         int | None, typer.Option(metavar="K", help="Cross-validate: train K times, each photo tested once.")
@@ -137,6 +138,8 @@ def tune(
     recipe: RecipeName = "default",
     backbone: BackboneName = None,
     weights: WeightsFile = None,
+    changes: Changes = None,
+    corrections: Corrections = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="How often to try all values together.")] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="M", help="How long the whole may take; 15 where --trials is not given.")
@@ -145,6 +148,8 @@ def tune(
         "tuned.toml"
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or help a process that does.")] = False,
+    detections: DetectionsFile = None,
+    detection_threshold: Threshold = None,
 ) -> None:
     """Search for a better recipe on PHOTOS, and write it; the test photos are not looked at."""
     with _quick_imports():
@@ -153,19 +158,22 @@ def tune(
 
     command = f"wildtune tune --resume --out {out}"
     if resume:
-        if backbone or weights or recipe != "default":
+        others = (backbone, weights, changes, corrections)
+        if any(others) or detection_threshold is not None or recipe != "default":
             raise CommandError(
-                "--resume goes on with the recipe that the tuning began with: give it no other option than --out, "
-                "--trials, --minutes, and PHOTOS where they have moved."
+                "--resume goes on with the recipe, corrections and threshold that the tuning began with: give it no "
+                "other option than --out, --trials, --minutes, and PHOTOS and --detections, each only where they have "
+                "moved."
             )
         with _saying_how_to_resume(out, command, tuning.is_begun):
-            tuning.resume_tuning(out, photos, trials, minutes)
+            tuning.resume_tuning(out, photos, trials, minutes, detections_path=detections)
         return
     if photos is None:
         raise CommandError(f"Say which photos: wildtune tune PHOTOS, or {command}.")
-    start = load_recipe(recipe, backbone=backbone, weights=weights)
+    crops = _detections(detections, detection_threshold)
+    start = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     with _saying_how_to_resume(out, command, tuning.is_begun):
-        tuning.tune(photos, start, out, trials, minutes)
+        tuning.tune(photos, start, out, trials, minutes, detections=crops, corrections=corrections)
 
 
 @app.command()

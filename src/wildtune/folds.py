@@ -9,12 +9,12 @@ OUT/recipe.toml, environment.json, corrections.csv   what is needed to go on
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wildtune import files, job, runtime
 from wildtune.errors import CommandError, PhotosError
@@ -64,11 +64,9 @@ def train_folds(
     if corrections:
         files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
-    about = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    crops = {}
-    if detections is not None:
-        crops = {"detections": {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}}
-    text = json.dumps({**about, **runtime.environment(), **crops}, indent=1, ensure_ascii=False)
+    about: dict[str, Any] = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    about |= {**runtime.environment(), **job.detections_record(detections)}
+    text = json.dumps(about, indent=1, ensure_ascii=False)
     files.write_text(out / "environment.json", text + "\n")
     files.write_text(out / _INDEX, json.dumps({"count": folds}) + "\n")
     return _go_on(out, recipe, source, detections, None, reporter or Reporter())

@@ -84,11 +84,7 @@ def train(
     require_outside(out, where)
     check_backbone(recipe.backbone)
     recipe = with_absolute_paths(recipe)
-    decisions = load_corrections(Path(corrections)) if corrections else ()
-    catalogue = load_catalogue(source, reporter, detections)
-    if corrections:
-        catalogue = apply_corrections(catalogue, decisions, Path(corrections))
-        reporter.say(f"note: {catalogue.notices[-1]}")
+    catalogue = load_corrected(source, reporter, detections, corrections)
     findings = audit_set(catalogue, recipe.seed, reporter)
     for finding in findings.findings:
         if finding.kind == "confound":
@@ -103,9 +99,12 @@ def train(
     if corrections:
         files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
-    about = {"photos": str(where.resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
-    if detections is not None:
-        about["detections"] = {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}
+    about: dict[str, Any] = {
+        "photos": str(where.resolve()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **runtime.environment(),
+    }
+    about |= detections_record(detections)
     files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
@@ -144,7 +143,7 @@ def resume(
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
     detections = moved_detections(folder, about.get("detections"), detections_path)
     catalogue = load_catalogue(source or about["photos"], reporter, detections)
-    catalogue = _correct_again(catalogue, plan, folder)
+    catalogue = correct_again(catalogue, plan.corrections, folder)
     findings = audit_set(catalogue, recipe.seed, reporter)
     split = _load_planned(findings, plan, folder)
     if split is None:
@@ -387,13 +386,13 @@ def _predict_side(
     return predictor.predict_features(side.photos, cache.load(side.photos, view, PLAIN_VIEW, tell))
 
 
-def _correct_again(catalogue: Catalogue, plan: Plan, folder: Path) -> Catalogue:
-    """Apply the corrections that a run began with, from its own copy of them."""
-    if not plan.corrections:
+def correct_again(catalogue: Catalogue, sha256: str, folder: Path) -> Catalogue:
+    """Apply the corrections that the work in `folder` began with, from its own copy of them; none where it had none."""
+    if not sha256:
         return catalogue
     path = folder / "corrections.csv"
-    if not path.exists() or files.sha256_file(path) != plan.corrections:
-        raise CommandError(f"{path} is not the file of corrections that the run was planned with. Bring it back.")
+    if not path.exists() or files.sha256_file(path) != sha256:
+        raise CommandError(f"{path} is not the file of corrections that {folder} began with. Bring it back.")
     return apply_corrections(catalogue, load_corrections(path), path)
 
 
@@ -423,8 +422,11 @@ def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
     return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
 
 
-def moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Path | None) -> Detections | None:
-    """Return the detections that a run was trained with, at the path where they are now."""
+def moved_detections(
+    folder: Path, saved: dict[str, Any] | None, moved: str | Path | None, command: str = ""
+) -> Detections | None:
+    """Return the detections that a run was trained with, at the path where they are now; `command` goes on with it."""
+    command = command or f"wildtune train --resume {folder}"
     if saved is None:
         if moved is not None:
             raise CommandError(f"{folder} was trained on whole photos, not on crops: leave --detections out.")
@@ -433,7 +435,7 @@ def moved_detections(folder: Path, saved: dict[str, Any] | None, moved: str | Pa
     if moved is None and not path.exists():
         raise CommandError(
             f"The detections that the run was trained with are no longer at {path}.\n"
-            f"Bring them back, or say where they are: wildtune train --resume {folder} --detections FILE"
+            f"Bring them back, or say where they are: {command} --detections FILE"
         )
     return Detections(**{**saved, "path": str(path.resolve())})
 
@@ -491,6 +493,25 @@ def load_catalogue(source: str | Path, reporter: Reporter, detections: Detection
     catalogue = load_photos(source, detections=detections)
     _say_notices(catalogue, reporter)
     return catalogue
+
+
+def load_corrected(
+    source: str | Path, reporter: Reporter, detections: Detections | None, corrections: str | Path | None
+) -> Catalogue:
+    """Read a source and apply the user's corrections, which are read first: a mistake in them is said at once."""
+    if not corrections:
+        return load_catalogue(source, reporter, detections)
+    decisions = load_corrections(Path(corrections))
+    catalogue = apply_corrections(load_catalogue(source, reporter, detections), decisions, Path(corrections))
+    reporter.say(f"note: {catalogue.notices[-1]}")
+    return catalogue
+
+
+def detections_record(detections: Detections | None) -> dict[str, Any]:
+    """Return what a folder records of its detections, as `moved_detections` reads it; nothing where it has none."""
+    if detections is None:
+        return {}
+    return {"detections": {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}}
 
 
 def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:

@@ -1,16 +1,18 @@
 """Tuning from end to end: photos and a recipe in, a better recipe out, with the page that says why.
 
 FILE                   the recipe, each tuned value with its reason
-FILE's stem + "-tune"  index.html and its charts, trials.csv, start.toml, tune.json, tune.log, trials.journal
+FILE's stem + "-tune"  index.html and its charts, trials.csv, start.toml, corrections.csv, tune.json, tune.log,
+                       trials.journal
 
 The test photos are divided off first; nothing behind that has their records.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,19 @@ from wildtune.check.steps import audit_photos
 from wildtune.errors import CommandError, RecipeError
 from wildtune.model.backbone import check_backbone
 from wildtune.photos.catalogue import Catalogue
+from wildtune.photos.sources import Detections
 from wildtune.photos.split import Split, split_photos
 from wildtune.progress import Reporter
-from wildtune.recipe import Recipe, dump_recipe, load_recipe
+from wildtune.recipe import Recipe, Stage, dump_recipe, load_recipe
 from wildtune.report.tuning import write_tuning
 from wildtune.train.batches import create_cache, load_sides
 from wildtune.train.planning import create_plan, data_key, load_model
 from wildtune.tune.budget import Budget
 from wildtune.tune.conclude import best_policies, choose, explain, gather_trials, with_stage
 from wildtune.tune.confirm import Confirmer, estimate_s, fine_tunes, reserve_s
-from wildtune.tune.heads import Material
+from wildtune.tune.heads import DIVERGED, Material
 from wildtune.tune.ledger import Ledger
+from wildtune.tune.origin import REFERENCE, compare_heads, create_reference, head_number
 from wildtune.tune.result import Tuning, tuned_recipe_text
 from wildtune.tune.search import Comparison, Searcher
 from wildtune.tune.views import Views
@@ -38,6 +42,10 @@ from wildtune.wording import counted, duration, nats, percent
 
 USUAL_MINUTES = 15.0
 _ABOUT = "tune.json"
+# What a tuning's folder holds until `tune.json` is written; with no more than that in it, it can be begun anew.
+_BEFORE_THE_TRIALS = {"corrections.csv", "start.toml"}
+# More of the time that is left than this is not spent on the features of another recipe's input.
+_MOST_FOR_ORIGIN = 0.15
 
 
 def tune(
@@ -47,24 +55,19 @@ def tune(
     trials: int | None = None,
     minutes: float | None = None,
     reporter: Reporter | None = None,
+    detections: Detections | None = None,
+    corrections: str | Path | None = None,
 ) -> Tuning:
     """Search for better values of a recipe on the training and validation photos, and write the recipe to `out`.
 
     `trials` limits how often all values are tried together, `minutes` the time of the whole; without either it takes
-    15 minutes. Charts and the table of trials go to the folder beside `out`. Raises CommandError when `out` or that
-    folder exists, RecipeError for a recipe without a head's stage, and what `job.train` raises for photos and weights.
+    15 minutes. `detections` and `corrections` are as in `job.train`. Charts and the table of trials go to the folder
+    beside `out`. Raises CommandError when `out` or that folder exists, RecipeError for a recipe without a head's
+    stage, and what `job.train` raises for photos and weights.
     """
     began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
     folder = folder_of(out)
-    if out.suffix.lower() != ".toml":
-        raise CommandError(f"--out must be a file that ends in .toml, the recipe to write. Got {out}.")
-    if (folder / _ABOUT).exists():
-        raise CommandError(
-            f"{folder} holds a tuning already. Choose another --out, or go on with it:\n"
-            f"wildtune tune --resume --out {out}"
-        )
-    if out.exists() or (folder.exists() and any(folder.iterdir())):
-        raise CommandError(f"{out if out.exists() else folder} exists already. Choose another --out.")
+    _check_out(out, folder)
     _check_budget(trials, minutes)
     job.require_outside(out, Path(source))
     check_backbone(recipe.backbone)
@@ -72,8 +75,14 @@ def tune(
     recipe = job.with_absolute_paths(recipe)
     if trials is None and minutes is None:
         minutes = USUAL_MINUTES
-    split, catalogue = _load(source, recipe, reporter)
+    catalogue = job.load_corrected(source, reporter, detections, corrections)
+    split = split_photos(audit_photos(catalogue, reporter), recipe.split)
     about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
+    about |= job.detections_record(detections)
+    if corrections:
+        content = Path(corrections).read_bytes()
+        files.write_bytes(folder / "corrections.csv", content)
+        about["corrections"] = hashlib.sha256(content).hexdigest()
     files.write_text(folder / "start.toml", dump_recipe(recipe))
     _save_about(folder, {**about, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()})
     return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
@@ -85,12 +94,13 @@ def resume_tuning(
     trials: int | None = None,
     minutes: float | None = None,
     reporter: Reporter | None = None,
+    detections_path: str | Path | None = None,
 ) -> Tuning:
     """Go on with a tuning, or help another process that is at work on it; no finished trial is done again.
 
     `trials` is another number of trials in all, `minutes` so many more; without them what was asked for at first is
-    brought to its end. `source` says where the photos are now, if they have moved. Raises CommandError when there is
-    nothing to go on with, or the photos have changed.
+    brought to its end. `source` and `detections_path` say where the photos and the detector's results are now, if
+    they have moved. Raises CommandError when there is nothing to go on with, or the photos have changed.
     """
     began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
     folder = folder_of(out)
@@ -99,7 +109,11 @@ def resume_tuning(
     _check_budget(trials, minutes)
     about = json.loads((folder / _ABOUT).read_text("utf-8"))
     recipe = load_recipe(str(folder / "start.toml"))
-    split, catalogue = _load(source or about["photos"], recipe, reporter)
+    command = f"wildtune tune --resume --out {out}"
+    detections = job.moved_detections(folder, about.get("detections"), detections_path, command)
+    catalogue = job.load_catalogue(source or about["photos"], reporter, detections)
+    catalogue = job.correct_again(catalogue, about.get("corrections", ""), folder)
+    split = split_photos(audit_photos(catalogue, reporter), recipe.split)
     if about["data_key"] != data_key(split):
         raise CommandError(
             "The photos or their labels have changed since the tuning began, so its trials no longer tell of them.\n"
@@ -127,9 +141,18 @@ def is_begun(out: Path) -> bool:
     return (folder_of(out) / _ABOUT).exists()
 
 
-def _load(source: str | Path, recipe: Recipe, reporter: Reporter) -> tuple[Split, Catalogue]:
-    catalogue = job.load_catalogue(source, reporter, None)
-    return split_photos(audit_photos(catalogue, reporter), recipe.split), catalogue
+@dataclass(frozen=True)
+class _Bench:
+    """What heads are tried with: a recipe, the number of its head's stage, and its features of the photos."""
+
+    recipe: Recipe
+    number: int
+    views: Views
+    material: Material
+
+    @property
+    def stage(self) -> Stage:
+        return self.recipe.stages[self.number]
 
 
 def _search(
@@ -143,35 +166,84 @@ def _search(
 ) -> Tuning:
     """Do all that is left of a tuning on a split that has no test side, and write what it found."""
     assert "test" not in split.sides, "a tuning never gets the test photos"
-    folder, number = folder_of(out), _head_stage(recipe)
+    folder = folder_of(out)
     reporter.log_to(folder / "tune.log")
     with Ledger(folder) as ledger:
         budget = Budget(about["trials"], about["minutes"], ledger.spent() + time.monotonic() - began)
         ledger.elapsed_s = budget.elapsed_s
-        reporter.say("loading the backbone")
-        model, facts = load_model(recipe, len(split.class_names))
-        plan = create_plan(recipe, split, model, facts, str(catalogue.root))
-        runtime.set_threads(plan.threads)
-        every = replace(split, sides=("train",) * len(split.sides))
-        side = load_sides(every, catalogue, plan, reporter)["train"]
-        cache = create_cache(model, plan, runtime.environment()["packages"])
-        views = Views(side, cache, plan.preprocess, recipe.stages[number], recipe.seed, reporter)
-        names = split.groups or tuple(photo.group for photo in split.photos)
-        groups = number_groups([name or photo.path for name, photo in zip(names, split.photos, strict=True)])
-        material = Material(views.plain(), side.targets, groups, len(split.class_names))
-        searcher = Searcher(recipe.stages[number], material, views, ledger, budget, reporter, recipe.seed)
-        tuning = _tune_head(searcher, recipe, number, Confirmer(split, catalogue, material, folder, ledger, reporter))
+        bench = _set_up(recipe, split, catalogue, reporter)
+        bench, switched = _choose_origin(bench, split, catalogue, ledger, budget, reporter)
+        searcher = Searcher(
+            bench.stage, bench.material, bench.views, ledger, budget, reporter, recipe.seed, origin=_name_of(switched)
+        )
+        confirmer = Confirmer(split, catalogue, bench.material, folder, ledger, reporter)
+        tuning = _tune_head(searcher, recipe, bench, confirmer, switched)
     files.write_text(out, tuned_recipe_text(tuning))
     page = write_tuning(tuning, folder)
     reporter.say(f"{describe_cost(tuning)}\nrecipe: {out}\npage: {page}")
     return tuning
 
 
-def _tune_head(searcher: Searcher, recipe: Recipe, number: int, confirmer: Confirmer) -> Tuning:
+def _set_up(recipe: Recipe, split: Split, catalogue: Catalogue, reporter: Reporter) -> _Bench:
+    """Compute or find the features that a recipe's heads are tried on."""
+    number = _head_stage(recipe)
+    reporter.say("loading the backbone")
+    model, facts = load_model(recipe, len(split.class_names))
+    plan = create_plan(recipe, split, model, facts, str(catalogue.root))
+    runtime.set_threads(plan.threads)
+    every = replace(split, sides=("train",) * len(split.sides))
+    side = load_sides(every, catalogue, plan, reporter)["train"]
+    cache = create_cache(model, plan, runtime.environment()["packages"])
+    views = Views(side, cache, plan.preprocess, recipe.stages[number], recipe.seed, reporter)
+    names = split.groups or tuple(photo.group for photo in split.photos)
+    groups = number_groups([name or photo.path for name, photo in zip(names, split.photos, strict=True)])
+    return _Bench(recipe, number, views, Material(views.plain(), side.targets, groups, len(split.class_names)))
+
+
+def _choose_origin(
+    start: _Bench, split: Split, catalogue: Catalogue, ledger: Ledger, budget: Budget, reporter: Reporter
+) -> tuple[_Bench, str]:
+    """Return what the search begins from, and why in words where that is not the start."""
+    reference = create_reference(start.recipe)
+    if reference is None:
+        return start, ""
+    if reference.input == start.recipe.input:
+        other = _Bench(reference, 0, start.views.of_stage(reference.stages[0]), start.material)
+    else:
+        cost_s = len(split.photos) / ledger.decide("views a second", start.views.rate)
+        fits: bool = ledger.decide("reference", lambda: cost_s <= _MOST_FOR_ORIGIN * budget.left_s())
+        if not fits:
+            return start, ""
+        other = _set_up(reference, split, catalogue, reporter)
+    found = ledger.do_points(
+        "origin",
+        ["origin"],
+        lambda _: compare_heads((start.stage, start.material), (other.stage, other.material), reference.seed),
+        lambda: True,
+    )["origin"]
+    if not found["better"]:
+        return start, ""
+    loss, accuracy = found["first"]
+    own = "diverged" if loss >= DIVERGED else f"had {nats(loss)} and {percent(accuracy)}"
+    said = (
+        f"Recipe {REFERENCE}'s input and head did better than the start's: validation loss {nats(found['loss'])}, "
+        f"accuracy {percent(found['accuracy'])}, where the start's {own}. So its values were the search's beginning."
+    )
+    reporter.say(said)
+    return other, said
+
+
+def _name_of(switched: str) -> str:
+    """Return whose values the search began from, in words."""
+    return f"recipe {REFERENCE}'s" if switched else "the start's"
+
+
+def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Confirmer, switched: str) -> Tuning:
+    """Search from a bench; `switched` is why that is not of the recipe `start`, "" where it is."""
     ledger, budget, reporter = searcher.ledger, searcher.budget, searcher.reporter
-    photos = len(searcher.rows)
+    recipe, number, photos = bench.recipe, bench.number, len(searcher.rows)
     speed: float = ledger.decide("views a second", searcher.views.rate)
-    searcher.reserve_s = reserve_s(recipe, photos, speed, budget)
+    searcher.reserve_s = max(reserve_s(tried, photos, speed, budget) for tried in (start, recipe))
     found = searcher.find_range()
     policies = searcher.compare_policies(found)
     sweeps = searcher.sweep()
@@ -179,20 +251,25 @@ def _tune_head(searcher: Searcher, recipe: Recipe, number: int, confirmer: Confi
     searcher.search(found, policies)
     winner, needed = choose(searcher)
     tuned = with_stage(recipe, number, searcher.stage_of(winner.settings) if winner else recipe.stages[number])
-    said = [_verdict(winner, searcher)]
-    if winner and fine_tunes(recipe):
-        confirmed, sentence = confirmer.confirm(recipe, tuned, budget, estimate_s(recipe, photos, speed))
+    said = [*([switched] if switched else []), _verdict(winner, searcher)]
+    reasons = explain(searcher, found, policies, winner, needed)
+    replaced = bool(winner or switched)
+    if replaced and any(fine_tunes(tried) for tried in (start, tuned)):
+        guess_s = max(estimate_s(tried, photos, speed) for tried in (start, tuned))
+        confirmed, sentence = confirmer.confirm(start, tuned, budget, guess_s)
         said.append(sentence)
         if confirmed and confirmed.worse:
             said.append("So the start's values are handed back.")
-            winner, needed, tuned = None, {}, with_stage(recipe, number, recipe.stages[number])
-    for sentence in said:
+            number = _head_stage(start)
+            tuned, replaced = with_stage(start, number, start.stages[number]), False
+            reasons = dict.fromkeys(reasons, "the start's: real training was better with it")
+    for sentence in said[1 if switched else 0 :]:
         reporter.say(sentence)
     return Tuning(
         recipe=tuned,
-        start=recipe,
-        replaced=winner is not None,
-        reasons=explain(searcher, found, policies, winner, needed),
+        start=start,
+        replaced=replaced,
+        reasons=reasons,
         stage=number,
         range_test={"rates": found.rates, "losses": found.losses, "low": found.low, "high": found.high},
         policies=tuple(best_policies(policies)),
@@ -206,8 +283,13 @@ def _verdict(winner: Comparison | None, searcher: Searcher) -> str:
     photos = counted(len(searcher.rows), "photo")
     if winner is None:
         return (
-            f"Nothing beat the start's head by more than its standard error in cross-validation on {photos}, none of "
-            "them a test photo: its values are kept."
+            f"Nothing beat {searcher.origin} head by more than its standard error in cross-validation on {photos}, "
+            "none of them a test photo: its values are kept."
+        )
+    if winner.loss - winner.difference >= DIVERGED:
+        return (
+            f"Where {searcher.origin} head diverged, this one has a validation loss of {nats(winner.loss)} and an "
+            f"accuracy of {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
         )
     before = winner.accuracy - winner.accuracy_difference
     return (
@@ -228,13 +310,25 @@ def describe_cost(tuning: Tuning) -> str:
 
 def _head_stage(recipe: Recipe) -> int:
     """Return the number of the first stage that trains a head; raises RecipeError where there is none."""
-    for number, stage in enumerate(recipe.stages):
-        if stage.train == "head":
-            return number
-    raise RecipeError(
-        f"Tuning needs a stage that trains the head (train = 'head'). Recipe '{recipe.name}' has none.\n"
-        "Give it one before the others, as recipe 'default' has: wildtune recipes default"
-    )
+    number = head_number(recipe)
+    if number is None:
+        raise RecipeError(
+            f"Tuning needs a stage that trains the head (train = 'head'). Recipe '{recipe.name}' has none.\n"
+            "Give it one before the others, as recipe 'default' has: wildtune recipes default"
+        )
+    return number
+
+
+def _check_out(out: Path, folder: Path) -> None:
+    if out.suffix.lower() != ".toml":
+        raise CommandError(f"--out must be a file that ends in .toml, the recipe to write. Got {out}.")
+    if (folder / _ABOUT).exists():
+        raise CommandError(
+            f"{folder} holds a tuning already. Choose another --out, or go on with it:\n"
+            f"wildtune tune --resume --out {out}"
+        )
+    if out.exists() or (folder.exists() and {path.name for path in folder.iterdir()} - _BEFORE_THE_TRIALS):
+        raise CommandError(f"{out if out.exists() else folder} exists already. Choose another --out.")
 
 
 def _check_budget(trials: int | None, minutes: float | None) -> None:

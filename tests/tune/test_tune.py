@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +17,75 @@ import numpy as np
 import pytest
 import torch
 from optuna.trial import TrialState
+from trap_files import detection, megadetector
 
 import wildtune as wt
+from dying import MOMENTS, tune_until
 from shapes import small_recipe, write_photos
 from wildtune import cli, tuning
-from wildtune.errors import CommandError, RecipeError
+from wildtune.errors import CommandError, RecipeError, TrainingError
+from wildtune.files import read_csv
 from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.corrections import Correction, save_corrections
 from wildtune.photos.split import Split
+from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
+from wildtune.tune import confirm
 from wildtune.tune.budget import Budget
-from wildtune.tune.heads import Material, Training, find_rates, train_heads
+from wildtune.tune.conclude import STEPS, best_policies, gather_trials
+from wildtune.tune.confirm import Confirmer
+from wildtune.tune.heads import DIVERGED, Material, Training, find_rates, train_heads
 from wildtune.tune.ledger import JOURNAL, Ledger
+from wildtune.tune.origin import compare_heads, create_reference
 from wildtune.tune.result import Tuning
 from wildtune.tune.search import Comparison
-from wildtune.tune.spaces import create_augment, create_policies, create_space, start_settings
+from wildtune.tune.spaces import create_augment, create_policies, create_space, key_of, start_settings
 
 TRIALS = 4
 
 
-def head_recipe() -> Recipe:
-    """A recipe of a head alone, whose tuning needs no real training to confirm it."""
-    recipe = small_recipe()
-    return recipe.model_copy(update={"stages": recipe.stages[:1]})
+@dataclass(frozen=True)
+class Tuned:
+    """A tuning with a cache of its own: its photos, the paths of those for the test, and of those that were read."""
+
+    photos: Path
+    cache: Path
+    out: Path
+    tuning: Tuning
+    test: frozenset[str]
+    read: frozenset[str]
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tuned") / "tuned.toml"
+def done(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """Tune on photos of which those for the test are not there any more once they are divided off."""
+    place = tmp_path_factory.mktemp("tuned")
+    source, away = write_photos(place / "photos", 8), place / "away"
+    divide, read_bytes = tuning.split_photos, Catalogue.read_bytes
+    test: set[str] = set()
+    read: set[str] = set()
 
+    def split_and_hide(*arguments: Any) -> Split:
+        split = divide(*arguments)
+        for photo in split.side("test"):
+            test.add(photo.path)
+            (away / photo.path).parent.mkdir(parents=True, exist_ok=True)
+            (source / photo.path).rename(away / photo.path)
+        return split
 
-@pytest.fixture(scope="module")
-def done(photos: Path, out: Path) -> Tuning:
-    return wt.tune(photos, head_recipe(), out, trials=TRIALS)
+    def watch(catalogue: Catalogue, photo: Photo) -> bytes:
+        if test:
+            read.add(photo.path)
+        return read_bytes(catalogue, photo)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WILDTUNE_CACHE", str(place / "cache"))  # nothing can come from an earlier run
+        patch.setattr(tuning, "split_photos", split_and_hide)
+        patch.setattr(Catalogue, "read_bytes", watch)
+        found = wt.tune(source, small_recipe(), place / "tuned.toml", trials=TRIALS)
+    for path in test:
+        (away / path).rename(source / path)
+    return Tuned(source, place / "cache", place / "tuned.toml", found, frozenset(test), frozenset(read))
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -55,86 +93,69 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-def test_the_recipe_is_one_that_training_accepts_and_says_why(photos: Path, out: Path, done: Tuning) -> None:
-    recipe = load_recipe(str(out))
-    assert recipe == done.recipe
-    assert recipe.split == head_recipe().split  # so that training has the same test photos
-    assert done.replaced  # its rate of 0.003 is far too low for three epochs
-    text = out.read_text("utf-8")
-    assert "validation loss" in next(line for line in text.splitlines() if line.startswith("lr = "))
-    assert text.count(" # ") >= len(done.reasons) == 7
-    run = wt.train(photos, recipe, out.parent / "run")
+def finished_in(out: Path) -> set[tuple[str, int, float | None, object]]:
+    """Return every trial that was finished, with its outcome and when it ended."""
+    with Ledger(tuning.folder_of(out)) as ledger:
+        return {
+            (step, t.number, t.value, t.datetime_complete) for step in ledger.steps() for t in ledger.finished(step)
+        }
+
+
+def test_the_recipe_is_one_that_training_accepts_and_says_why(done: Tuned) -> None:
+    recipe, found = load_recipe(str(done.out)), done.tuning
+    assert recipe == found.recipe
+    assert recipe.split == small_recipe().split  # so that training has the same test photos
+    assert found.replaced  # its rate of 0.003 is far too low for three epochs
+    text = done.out.read_text("utf-8")
+    assert text.count("validation loss") >= 2
+    assert text.count(" # ") >= len(found.reasons) == 7
+    run = wt.train(done.photos, recipe, done.out.parent / "run")
     assert run.plan.recipe_name == "tuned"
+    assert {row["path"] for row in read_split(run.folder) if row["split"] == "test"} == done.test
 
 
-def test_the_page_and_the_table_have_every_trial_and_its_cost(out: Path, done: Tuning) -> None:
-    rows = rows_of(out)
-    assert len(rows) == len(done.trials)
-    assert {row["step"] for row in rows} == {"range", "policies", "sweeps", "search", "compare"}
+def read_split(run: Path) -> list[dict[str, str]]:
+    return read_csv(run / "split.csv", ("path", "label", "split", "group", "sha256"))
+
+
+def test_the_page_and_the_table_have_every_trial_and_its_cost(done: Tuned) -> None:
+    rows = rows_of(done.out)
+    assert len(rows) == len(done.tuning.trials)
+    assert list(dict.fromkeys(row["step"] for row in rows)) == list(STEPS)
     assert sum(row["step"] == "search" for row in rows) == TRIALS
     assert all(float(row["seconds"]) > 0 for row in rows)
     policies = {row["what"].split(", ")[1] for row in rows if row["step"] == "policies"}
     assert policies == {"constant", "exp_decay", "step", "cosine", "one_cycle", "plateau"}
-    page = (tuning.folder_of(out) / "index.html").read_text("utf-8")
+    page = (tuning.folder_of(done.out) / "index.html").read_text("utf-8")
     assert page.count("<svg") >= 3 + 7  # range test, policies, search; each augmentation
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
-def test_no_test_photo_is_read_after_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "cache"))  # nothing can come from an earlier run
-    source = write_photos(tmp_path / "photos", 8)
-    real_split, real_read = tuning.split_photos, Catalogue.read_bytes
-    forbidden: set[str] = set()
-    read: set[str] = set()
-
-    def split_and_forbid(*arguments: Any) -> Split:
-        split = real_split(*arguments)
-        forbidden.update(photo.path for photo in split.side("test"))
-        for path in forbidden:
-            (source / path).unlink()
-        return split
-
-    def watch(catalogue: Catalogue, photo: Photo) -> bytes:
-        assert photo.path not in forbidden, "a test photo was read"
-        read.add(photo.path) if forbidden else None
-        return real_read(catalogue, photo)
-
-    monkeypatch.setattr(tuning, "split_photos", split_and_forbid)
-    monkeypatch.setattr(Catalogue, "read_bytes", watch)
-    wt.tune(source, small_recipe(), tmp_path / "tuned.toml", trials=1)
-    assert len(forbidden) >= 3
-    assert len(read) == 24 - len(forbidden)
+def test_no_test_photo_is_read_after_the_split(done: Tuned) -> None:
+    assert len(done.test) >= 3
+    assert len(done.read) == 24 - len(done.test)
+    assert not done.read & done.test
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a matter of POSIX systems")
-def test_killed_and_resumed_loses_no_trial_and_repeats_none(
-    photos: Path, tmp_path: Path, out: Path, done: Tuning
-) -> None:
-    start, cut = tmp_path / "start.toml", tmp_path / "tuned.toml"
-    start.write_text(dump_recipe(head_recipe()))
-    options = ["--recipe", str(start), "--trials", str(TRIALS), "--out", str(cut)]
-    command = [sys.executable, "-m", "wildtune.cli", "tune", str(photos), *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journal = tuning.folder_of(cut) / JOURNAL
-    deadline = time.monotonic() + 90
-    while not (journal.exists() and journal.read_bytes().count(b'"accuracy"') >= 12):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+def test_killed_at_any_moment_and_resumed_loses_no_trial_and_repeats_none(done: Tuned, tmp_path: Path) -> None:
+    cut, kept = tmp_path / "tuned.toml", set()
+    for moment in MOMENTS:
+        assert tune_until(moment, done.cache, done.photos, small_recipe(), cut, TRIALS) == -signal.SIGKILL, moment
+        now = finished_in(cut)
+        assert kept <= now, moment
+        kept = now
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WILDTUNE_CACHE", str(done.cache))
+        wt.resume_tuning(cut)
+    assert finished_in(cut) == kept  # all was done before the last kills, which were in writing what was found
     with Ledger(tuning.folder_of(cut)) as ledger:
-        before = {(t.number, t.value, t.datetime_complete) for t in ledger.finished("policies")}
-    assert 10 <= len(before) < sum(row["step"] == "policies" for row in rows_of(out))
-    wt.resume_tuning(cut)
-    with Ledger(tuning.folder_of(cut)) as ledger:
-        assert before <= {(t.number, t.value, t.datetime_complete) for t in ledger.finished("policies")}
-        for step in ("range", "policies", "sweeps", "compare"):
-            keys = [t.user_attrs["key"] for t in ledger.finished(step)]
+        for step in STEPS:
+            keys = [t.user_attrs["key"] for t in ledger.finished(step) if "key" in t.user_attrs]
             assert len(keys) == len(set(keys)), step
     found = [(row["step"], row["what"], row["loss"]) for row in rows_of(cut)]
-    assert sorted(found) == sorted((row["step"], row["what"], row["loss"]) for row in rows_of(out))
-    assert load_recipe(str(cut)) == done.recipe
+    assert sorted(found) == sorted((row["step"], row["what"], row["loss"]) for row in rows_of(done.out))
+    assert load_recipe(str(cut)) == done.tuning.recipe
 
 
 def test_two_workers_share_the_points_and_a_dead_ones_are_done_again(tmp_path: Path) -> None:
@@ -232,7 +253,7 @@ def test_time_spent_before_an_interruption_counts() -> None:
     assert budget.left_s("policies") < 0
 
 
-def test_what_cannot_be_tuned_is_said(photos: Path, tmp_path: Path, out: Path, done: Tuning) -> None:
+def test_what_cannot_be_tuned_is_said(photos: Path, tmp_path: Path, done: Tuned) -> None:
     recipe = small_recipe()
     without_head = recipe.model_copy(update={"stages": recipe.stages[1:]})
     with pytest.raises(RecipeError, match="head"):
@@ -242,27 +263,159 @@ def test_what_cannot_be_tuned_is_said(photos: Path, tmp_path: Path, out: Path, d
     with pytest.raises(CommandError, match="never written"):
         wt.tune(photos, recipe, photos / "tuned.toml")
     with pytest.raises(CommandError, match="--resume"):
-        wt.tune(photos, recipe, out)
+        wt.tune(photos, recipe, done.out)
     with pytest.raises(CommandError, match="--trials"):
         wt.tune(photos, recipe, tmp_path / "tuned.toml", trials=0)
     with pytest.raises(CommandError, match="no tuning"):
         wt.resume_tuning(tmp_path / "tuned.toml")
 
 
-def test_the_command_says_how_to_go_on(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    start, wanted = tmp_path / "start.toml", tmp_path / "tuned.toml"
-    start.write_text(dump_recipe(head_recipe()))
+def stop_before_the_search(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Have a tuning end where it would begin to search; return where what it would search on is put."""
+    seen: list[Any] = []
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(_searcher: Any, _start: Recipe, bench: Any, confirmer: Any, _switched: str) -> None:
+        seen.append((bench, confirmer._split))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning, "_tune_head", interrupt)
-    monkeypatch.setattr(
-        sys, "argv", ["wildtune", "tune", str(photos), "--recipe", str(start), "--trials", "1", "--out", str(wanted)]
-    )
+    return seen
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["wildtune", "tune", *map(str, words)])
     with pytest.raises(SystemExit) as left:
         cli.main()
-    assert left.value.code == 130
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_the_command_takes_what_train_takes_and_goes_on_with_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, wanted = tmp_path / "start.toml", tmp_path / "tuned.toml"
+    start.write_text(dump_recipe(small_recipe()))
+    corrections, boxes = tmp_path / "corrections.csv", tmp_path / "md.json"
+    save_corrections(
+        [Correction("disc/00.png#1", "drop"), Correction("disc/01.png#1", "relabel", "square")], corrections
+    )
+    paths = [f"{photo.parent.name}/{photo.name}" for photo in sorted(photos.glob("*/*.png"))]
+    seen_at = [{"file": path, "detections": [detection([0.1, 0.1, 0.7, 0.7])]} for path in paths]
+    boxes.write_text(json.dumps(megadetector(seen_at)))
+    seen = stop_before_the_search(monkeypatch)
+    options = ["--recipe", start, "--set", "stages.0.lr=0.02", "--trials", "1", "--out", wanted]
+    assert run_command(monkeypatch, photos, *options, "--corrections", corrections, "--detections", boxes) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"wildtune tune --resume --out {wanted}")
+    corrections.unlink()
+    moved = boxes.rename(tmp_path / "moved.json")
+    assert run_command(monkeypatch, "--resume", "--out", wanted) == 2  # the detections are gone
+    assert f"wildtune tune --resume --out {wanted} --detections FILE" in capsys.readouterr().err
+    assert run_command(monkeypatch, "--resume", "--out", wanted, "--detections", moved) == 130
+    assert run_command(monkeypatch, "--resume", "--out", wanted, "--set", "seed=1") == 2
+    assert len(seen) == 2
+    for bench, split in seen:
+        labels = {photo.path: photo.label for photo in split.photos}
+        assert bench.recipe.stages[bench.number].lr in (0.02, load_recipe("default").stages[0].lr)
+        assert all(photo.box for photo in split.photos)
+        assert not any("disc/00" in path for path in labels)
+        assert all(label == "square" for path, label in labels.items() if "disc/01" in path)
+    assert np.array_equal(seen[0][0].material.plain, seen[1][0].material.plain)
+
+
+@pytest.mark.parametrize("clearly", [True, False])
+def test_the_search_begins_at_the_default_where_that_is_clearly_better(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clearly: bool
+) -> None:
+    compared: list[tuple[Any, Any]] = []
+
+    def compare(ours: Any, theirs: Any, _: int) -> dict[str, Any]:
+        compared.append((ours[1].plain, theirs[1].plain))
+        return {"loss": 0.5, "accuracy": 0.9, "first": [1.0, 0.4], "better": clearly, "seconds": 1.0}
+
+    monkeypatch.setattr(tuning, "compare_heads", compare)
+    seen = stop_before_the_search(monkeypatch)
+    start, default = small_recipe("input.contrast=0.01", "split.seed=3"), load_recipe("default")
+    with pytest.raises(KeyboardInterrupt):
+        wt.tune(photos, start, tmp_path / "tuned.toml", trials=1)
+    ((ours, theirs),), ((bench, _),) = compared, seen
+    assert not np.allclose(ours, theirs)
+    assert bench.material.plain is (theirs if clearly else ours)
+    origin = bench.recipe
+    assert origin.input.contrast == (1.0 if clearly else 0.01)
+    assert origin.stages == (default.stages if clearly else start.stages)
+    assert (origin.input.size, origin.split, origin.backbone) == (48, start.split, start.backbone)
+
+
+@pytest.mark.parametrize("name", ["quick", "lab5", "default"])
+def test_the_reference_keeps_what_is_the_users_own(name: str) -> None:
+    start = load_recipe(name, ("seed=4", "split.test=0.3"), backbone="mobilenetv2_100", weights="none")
+    reference = create_reference(start)
+    if name == "default":
+        assert reference is None
+        return
+    assert reference is not None
+    for key in ("backbone", "weights", "seed", "split"):
+        assert getattr(reference, key) == getattr(start, key)
+    assert reference.input.size == start.input.size
+    assert len(reference.stages) == len(start.stages)
+
+
+def test_heads_are_compared_each_on_its_own_features() -> None:
+    stage = small_recipe("stages.0.epochs=12", "stages.0.lr=0.05").stages[0]
+    good, bad = (stage, material(90, 200, True)), (stage, material(90, 200, False))
+    assert compare_heads(bad, good, 0)["better"]
+    assert not compare_heads(good, bad, 0)["better"]
+    assert not compare_heads(good, good, 0)["better"]
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e30])
+def test_a_head_that_diverges_is_given_up_and_its_reason_kept(rate: float) -> None:
+    photos = material(90, 20, True)
+    stage = small_recipe("stages.0.epochs=400").stages[0].model_copy(update={"lr": rate})
+    epochs: list[int] = []
+    found = train_heads(
+        stage, photos, Training(photos.plain[None], np.arange(90)), photos.folds(0, 0), 0, lambda e, _: epochs.append(e)
+    )
+    assert "diverged" in found.diverged
+    assert len(epochs) < 3
+    assert (found.losses == DIVERGED).all()
+    assert not found.right.any()
+
+
+def test_a_failed_trial_is_in_the_table_and_never_chosen(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        failed = {"loss": DIVERGED, "error": 0.0, "accuracy": 0.0, "seconds": 1.0, "failed": "diverged: in epoch 1"}
+        keys = [key_of({"policy": name, "lr": 0.1}) for name in ("cosine", "step")]
+        good = {"loss": 0.5, "error": 0.1, "accuracy": 0.8, "seconds": 1.0}
+        found = ledger.do_points(
+            "policies", keys, lambda key: {"what": key, **(failed if "step" in key else good)}, lambda: True
+        )
+        assert [name for name, *_ in best_policies(found)] == ["cosine"]
+        trials = gather_trials(ledger)
+    assert [(t.state, t.loss, t.reason) for t in trials] == [
+        ("done", 0.5, ""),
+        ("failed", None, "diverged: in epoch 1"),
+    ]
+
+
+def test_a_real_training_that_diverges_does_not_end_the_tuning(
+    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: Any) -> None:
+        raise TrainingError("The loss of stage 'finetune' became nan in epoch 1.\nLower its learning rate.")
+
+    split = wt.split_photos(wt.audit(wt.load_photos(done.photos)), small_recipe().split).without("test")
+    monkeypatch.setattr(confirm, "train_stages", diverge)
+    photos = Material(
+        torch.zeros(len(split.photos), 1),
+        torch.zeros(len(split.photos), dtype=torch.int64),
+        np.arange(len(split.photos)),
+        3,
+    )
+    with Ledger(tmp_path) as ledger:
+        confirmer = Confirmer(split, wt.load_photos(done.photos), photos, tmp_path, ledger, Reporter())
+        confirmer.confirm(small_recipe(), small_recipe("stages.0.lr=0.1"), Budget(None, None), 1.0)
+        trials = gather_trials(ledger)
+    assert {(t.state, t.reason) for t in trials} == {
+        ("failed", "diverged: The loss of stage 'finetune' became nan in epoch 1.")
+    }

@@ -11,12 +11,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from wildtune import files, wording
 from wildtune.pages import create_environment
+from wildtune.recipe import Stage
 from wildtune.report.canvas import INK, MUTED, TRAINING, VALIDATION, axes_of, draw, inline
+from wildtune.tune.origin import head_number
 from wildtune.tune.result import Sweep, Trial, Tuning
 
 _SIZE = (5.2, 3.3)
 _SMALL = (3.4, 2.7)
-_COLUMNS = ("step", "number", "state", "loss", "error", "accuracy", "seconds", "what")
+_COLUMNS = ("step", "number", "state", "loss", "error", "accuracy", "seconds", "what", "reason")
 _WHAT_AXES = {
     "crop_scale": "least share of the area that a crop keeps",
     "flip": "chance of mirroring",
@@ -42,7 +44,9 @@ def write_tuning(tuning: Tuning, folder: Path) -> Path:
 
 def create_tuning_charts(tuning: Tuning) -> dict[str, str]:
     """Return every chart as SVG text, by the name of its file without `.svg`."""
-    charts = {"range-test": _range_figure(tuning), "policies": _policies_figure(tuning)}
+    charts = {"range-test": _range_figure(tuning)}
+    if tuning.policies:  # none where all of them diverged
+        charts["policies"] = _policies_figure(tuning)
     charts |= {f"sweep-{sweep.name}": _sweep_figure(sweep) for sweep in tuning.sweeps}
     searched = [trial for trial in tuning.trials if trial.step == "search"]
     if any(trial.loss is not None for trial in searched):
@@ -57,7 +61,7 @@ def _range_figure(tuning: Tuning) -> str:
         axes = axes_of(figure, "Learning-rate range test", "learning rate", "loss (nats)")
         axes.axvspan(found["low"], found["high"], color=VALIDATION, alpha=0.13, linewidth=0)
         axes.plot(found["rates"], found["losses"], color=INK, linewidth=1.6)
-        axes.axvline(tuning.start.stages[tuning.stage].lr, color=TRAINING, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axvline(_start_stage(tuning).lr, color=TRAINING, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -72,7 +76,7 @@ def _policies_figure(tuning: Tuning) -> str:
     def paint(figure: Figure) -> None:
         axes = axes_of(figure, "Policies at their best rates", "validation loss (nats), with standard error", "")
         places = np.arange(len(rows))
-        own = tuning.start.stages[tuning.stage].policy.name
+        own = _start_stage(tuning).policy.name
         colours = [TRAINING if name == own else VALIDATION for name, *_ in rows]
         axes.hlines(
             places, [r[2] - r[3] for r in rows], [r[2] + r[3] for r in rows], colors=colours, linewidth=3.5, alpha=0.5
@@ -127,7 +131,7 @@ def _search_figure(tuning: Tuning, searched: list[Trial]) -> str:
 
 def _render(tuning: Tuning, charts: dict[str, str]) -> str:
     drawn = {name: Markup(inline(svg)) for name, svg in charts.items()}
-    stage, before = tuning.recipe.stages[tuning.stage], tuning.start.stages[tuning.stage]
+    stage, before = tuning.recipe.stages[tuning.stage], _start_stage(tuning)
     values = []
     for key, reason in tuning.reasons.items():
         first, _, second = key.partition(".")
@@ -161,6 +165,13 @@ def _render(tuning: Tuning, charts: dict[str, str]) -> str:
     )
 
 
+def _start_stage(tuning: Tuning) -> Stage:
+    """Return the start's stage that trains a head, whose number the recipe handed back need not share."""
+    number = head_number(tuning.start)
+    assert number is not None, "a tuning begins from a recipe with a head's stage"
+    return tuning.start.stages[number]
+
+
 def _value_of(stage: object, first: str, second: str) -> str:
     value = getattr(stage, first)
     if first == "augment":
@@ -174,8 +185,8 @@ def _row(trial: Trial) -> dict[str, str]:
     return {
         "step": trial.step,
         "number": str(trial.number),
-        "what": trial.what,
-        "loss": "stopped early" if trial.loss is None else wording.nats(trial.loss),
+        "what": f"{trial.what}: {trial.reason}" if trial.reason else trial.what,
+        "loss": trial.state if trial.loss is None else wording.nats(trial.loss),
         "error": "" if trial.error is None else wording.nats(trial.error),
         "accuracy": "" if trial.accuracy is None else wording.percent(trial.accuracy),
         "seconds": wording.duration(trial.seconds),

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from wildtune.recipe import Recipe, Stage
 from wildtune.tune.heads import RangeTest
-from wildtune.tune.ledger import Ledger, Outcome
+from wildtune.tune.ledger import Ledger, Outcome, outcome_of
 from wildtune.tune.result import Trial
 from wildtune.tune.search import Comparison, Searcher, simplify
 from wildtune.tune.spaces import NONE, TUNED, Settings, key_of
 from wildtune.wording import counted, nats, percent, rate
 
-STEPS = ("range", "policies", "sweeps", "search", "compare", "confirm")
+STEPS = ("origin", "range", "policies", "sweeps", "search", "compare", "confirm")
 
 
 def choose(searcher: Searcher) -> tuple[Comparison | None, dict[str, Comparison | None]]:
@@ -35,6 +35,8 @@ def best_policies(policies: Mapping[str, Outcome]) -> list[tuple[str, float, flo
     """Return (name, rate, loss, error, accuracy) of each policy at its best rate, the best first."""
     best: dict[str, tuple[float, str, float, float, float]] = {}
     for key, found in policies.items():
+        if "failed" in found:
+            continue
         (settings,) = json.loads(key)
         row = (found["loss"], settings["policy"], settings["lr"], found["error"], found["accuracy"])
         if settings["policy"] not in best or row < best[settings["policy"]]:
@@ -63,10 +65,12 @@ def explain(
             else:
                 own = searcher.compare(start, winner.settings)
                 loss = f" {nats(own.loss)}, {percent(own.accuracy)}" if own else ""
-                beaten = f"against the start's{loss} with {_value(name, start)}"
+                beaten = f"against {searcher.origin}{loss} with {_value(name, start)}"
             reasons[key] = f"validation loss {nats(winner.loss)}, {percent(winner.accuracy)} {beaten}"
         else:
-            reasons[key] = f"the start's: nothing in {counted(trials, 'trial')} beat it by more than its standard error"
+            reasons[key] = (
+                f"{searcher.origin}: nothing in {counted(trials, 'trial')} beat it by more than its standard error"
+            )
     return {**reasons, **_rate_reasons(searcher, found, policies, settings, reasons)}
 
 
@@ -87,15 +91,15 @@ def _rate_reasons(
     )
     if settings["lr"] == start["lr"] and own and alike:
         said["lr"] = (
-            f"the start's: validation loss {nats(own['loss'])}, the best of {len(alike)} rates {nats(alike[0][0])}; "
-            f"range test {rate(found.low)} to {rate(found.high)}"
+            f"{searcher.origin}: validation loss {nats(own['loss'])}, the best of {len(alike)} rates "
+            f"{nats(alike[0][0])}; range test {rate(found.low)} to {rate(found.high)}"
         )
     if settings["policy"] == start["policy"] and len(ranked) > 1:
         places = {name: (lr, loss) for name, lr, loss, _, _ in ranked}
         other = next(name for name, *_ in ranked if name != start["policy"])
         lr, loss = places[start["policy"]]
         said["policy.name"] = (
-            f"the start's: validation loss {nats(loss)} at its best rate {rate(lr)}, the best other, {other}, "
+            f"{searcher.origin}: validation loss {nats(loss)} at its best rate {rate(lr)}, the best other, {other}, "
             f"{nats(places[other][1])} at {rate(places[other][0])}"
         )
     return said
@@ -107,10 +111,11 @@ def gather_trials(ledger: Ledger) -> tuple[Trial, ...]:
     for step in STEPS:
         number = 0
         for trial in ledger.finished(step):
-            said = trial.user_attrs
-            if "copied" in said:
+            if "copied" in trial.user_attrs:
                 continue
-            full = trial.value is not None and "loss" in said
+            said = outcome_of(trial)
+            failed = said.get("failed", "")
+            full = trial.value is not None and "loss" in said and not failed
             trials.append(
                 Trial(
                     step,
@@ -120,7 +125,8 @@ def gather_trials(ledger: Ledger) -> tuple[Trial, ...]:
                     said.get("error") if full else None,
                     said.get("accuracy") if full else None,
                     said.get("seconds", 0.0),
-                    "done" if full else "stopped early",
+                    "done" if full else "failed" if failed else "stopped early",
+                    failed,
                 )
             )
             number += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wildtune import runtime
+from wildtune.errors import TrainingError
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.split import Split
 from wildtune.progress import Reporter
@@ -21,7 +22,7 @@ from wildtune.train.batches import load_sides
 from wildtune.train.loop import train_stages
 from wildtune.train.planning import create_plan, load_model
 from wildtune.tune.budget import Budget
-from wildtune.tune.heads import Material
+from wildtune.tune.heads import DIVERGED, Material
 from wildtune.tune.ledger import Ledger, Outcome
 from wildtune.tune.spaces import key_of
 from wildtune.wording import counted, duration, points
@@ -94,6 +95,7 @@ class Confirmer:
                 done = self._ledger.do_points(
                     "confirm", [key], functools.partial(self._train, name, recipe, seed), lambda: True
                 )[key]
+                shutil.rmtree(self._run(name, seed, key), ignore_errors=True)  # only now that its outcome is kept
                 costs.append(done["seconds"])
                 scores.append(done["accuracy"])
             differences.append(scores[1] - scores[0])
@@ -115,6 +117,9 @@ class Confirmer:
             f"{points(found.difference)} {better} than the start's, standard error {points(found.error)}."
         )
 
+    def _run(self, name: str, seed: int, key: str) -> Path:
+        return self._folder / "confirm" / f"{name}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
     def _train(self, name: str, recipe: Recipe, seed: int, key: str) -> Outcome:
         started = time.perf_counter()
         folds = self._material.folds(recipe.seed, 100 + seed)
@@ -124,15 +129,13 @@ class Confirmer:
         model, facts = load_model(recipe, len(split.class_names))
         plan = create_plan(recipe, split, model, facts, str(self._catalogue.root))
         self._reporter.say(f"real training: {name}, seed {seed} of up to {MOST_SEEDS}")
-        run = self._folder / "confirm" / f"{name}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        run = self._run(name, seed, key)
         photos = load_sides(split, self._catalogue, plan, self._reporter)
-        records = train_stages(model, plan, photos, run, runtime.environment()["packages"], self._reporter)
-        kept = next(record for record in reversed(records) if record.kept)
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        return {
-            "what": f"{name}, seed {seed}: the whole recipe",
-            "loss": kept.val_loss,
-            "error": None,
-            "accuracy": kept.val_accuracy,
-            "seconds": time.perf_counter() - started,
-        }
+        about: Outcome = {"what": f"{name}, seed {seed}: the whole recipe", "error": None}
+        try:
+            records = train_stages(model, plan, photos, run, runtime.environment()["packages"], self._reporter)
+            kept = next(record for record in reversed(records) if record.kept)
+            about |= {"loss": kept.val_loss, "accuracy": kept.val_accuracy}
+        except TrainingError as error:  # it diverged: as bad as can be, and no reason to end the tuning
+            about |= {"loss": DIVERGED, "accuracy": 0.0, "failed": f"diverged: {str(error).splitlines()[0]}"}
+        return {**about, "seconds": time.perf_counter() - started}

@@ -13,15 +13,18 @@ from torch.nn.functional import cross_entropy
 
 from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
-from wildtune.runtime import seed_from
+from wildtune.runtime import computing_alone, seed_from
 from wildtune.train.average import WeightAverage
 from wildtune.train.imbalance import create_loss, draw_photos, expected_draws
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.schedule import lr_factor
 
 FOLDS = 5
-# What a loss that is no number counts as: worse than any, and still a number that JSON holds.
+# What a loss that is no number, or that of a training given up, counts as: worse than any, and one that JSON holds.
 DIVERGED = 1e6
+# A training is given up where its validation loss is so many times that of a head that knows nothing. Rates that fall
+# bring a loss back from forty times that, though not to the best; from 160 times it did not come back.
+_EXPLODED = 100.0
 
 _RANGE_STEPS = 150
 _LOWEST_RATE, _HIGHEST_RATE = 1e-6, 10.0
@@ -62,10 +65,16 @@ class Training:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How each photo fares with the head that was trained without it: `losses` (N,) float64 nats, `right` (N,) bool."""
+    """How each photo fares with the head that was trained without it.
+
+    losses    (N,) float64 nats
+    right     (N,) bool
+    diverged  why the training was given up, in words; "" where it was not. All losses are then `DIVERGED`
+    """
 
     losses: np.ndarray
     right: np.ndarray
+    diverged: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,21 +178,44 @@ def train_heads(
 
     The optimiser, its rates, the loss and the draws by class are those of a training of this stage; what is scored
     are the weights after the last epoch. `say_epoch` is told (epoch from 1, mean validation loss) and may raise.
+    A training whose loss explodes, or is no number, is given up at once (see `HeldOut.diverged`).
+    It computes in one thread: two are a quarter faster on two idle cores, and some twenty times slower where another
+    process wants one of them. So the result does not depend on the number of cores either.
     """
     trainer = _Trainer(stage, material, training, folds, seed)
-    past: list[float] = []
     found = trainer.held_out()
-    for epoch in range(stage.epochs):
-        order = trainer.order(epoch)
-        for step in range(trainer.steps):
-            factor = lr_factor(stage.policy, epoch, step, trainer.steps, stage.epochs, past)
-            indices = order[:, step * stage.batch_size : (step + 1) * stage.batch_size]
-            trainer.step(indices, epoch, stage.lr * factor, epoch * trainer.steps + step)
-        found = trainer.held_out()
-        past.append(float(found.losses.mean()))
-        if say_epoch:
-            say_epoch(epoch + 1, past[-1])
+    most = _EXPLODED * max(float(found.losses.mean()), math.log(material.num_classes))
+    past: list[float] = []
+    with computing_alone():
+        for epoch in range(stage.epochs):
+            value = _train_epoch(trainer, epoch, past)
+            if math.isfinite(value):
+                found = trainer.held_out()
+                value = float(found.losses.mean())
+            if not value <= most:
+                return _given_up(len(folds), epoch + 1, stage, value)
+            past.append(value)
+            if say_epoch:
+                say_epoch(epoch + 1, value)
     return found
+
+
+def _train_epoch(trainer: _Trainer, epoch: int, past: list[float]) -> float:
+    """Take the steps of an epoch, up to the first whose loss is no number; return the loss of the last, nats."""
+    stage, order, value = trainer.stage, trainer.order(epoch), 0.0
+    for step in range(trainer.steps):
+        factor = lr_factor(stage.policy, epoch, step, trainer.steps, stage.epochs, past)
+        indices = order[:, step * stage.batch_size : (step + 1) * stage.batch_size]
+        value = trainer.step(indices, epoch, stage.lr * factor, epoch * trainer.steps + step)
+        if not math.isfinite(value):
+            break
+    return value
+
+
+def _given_up(photos: int, epoch: int, stage: Stage, loss: float) -> HeldOut:
+    what = f"a validation loss of {loss:.3g} nats" if math.isfinite(loss) else "a loss that is no number"
+    said = f"diverged: {what} in epoch {epoch} of {stage.epochs}"
+    return HeldOut(np.full(photos, DIVERGED), np.zeros(photos, dtype=bool), said)
 
 
 def find_rates(stage: Stage, material: Material, training: Training, folds: np.ndarray, seed: int) -> RangeTest:
@@ -192,8 +224,22 @@ def find_rates(stage: Stage, material: Material, training: Training, folds: np.n
     The range test of Smith ("Cyclical learning rates for training neural networks", WACV 2017), on a logarithmic
     scale; the losses are smoothed over about ten steps. The stage's own rate is always between the two bounds.
     """
-    trainer = _Trainer(stage, material, training, folds, seed)
     rates = np.geomspace(_LOWEST_RATE, _HIGHEST_RATE, _RANGE_STEPS)
+    with computing_alone():
+        losses = np.array(_raise_rate(_Trainer(stage, material, training, folds, seed), rates))
+    best = int(losses.argmin())
+    fall = losses[0] - losses[best]
+    first = int(np.argmax(losses <= losses[0] - _FALLING * fall))
+    low, high = float(rates[first]), float(rates[best])
+    # Less than a decade would be no search; the start's own rate must be comparable.
+    low, high = (float(f"{rate:.2g}") for rate in (min(low, high / 10), high))
+    tried = tuple(map(float, rates[: len(losses)]))
+    return RangeTest(tried, tuple(map(float, losses)), min(low, stage.lr), max(high, stage.lr))
+
+
+def _raise_rate(trainer: _Trainer, rates: np.ndarray) -> list[float]:
+    """Take one step at each rate, until it diverges; return the smoothed losses."""
+    stage = trainer.stage
     smoothed: list[float] = []
     mean = 0.0
     order = trainer.order(0)
@@ -208,12 +254,4 @@ def find_rates(stage: Stage, material: Material, training: Training, folds: np.n
         if smoothed and not now < 4 * min(smoothed):  # it diverges: nothing higher is of use
             break
         smoothed.append(now)
-    losses = np.array(smoothed)
-    best = int(losses.argmin())
-    fall = losses[0] - losses[best]
-    first = int(np.argmax(losses <= losses[0] - _FALLING * fall))
-    low, high = float(rates[first]), float(rates[best])
-    # Less than a decade would be no search; the start's own rate must be comparable.
-    low, high = (float(f"{rate:.2g}") for rate in (min(low, high / 10), high))
-    tried = tuple(map(float, rates[: len(losses)]))
-    return RangeTest(tried, tuple(map(float, losses)), min(low, stage.lr), max(high, stage.lr))
+    return smoothed

@@ -27,6 +27,17 @@ _WAIT_S = 0.1
 Outcome = dict[str, Any]
 
 
+# The attribute of a trial that holds its outcome whole: each attribute is a line of the journal, forced to the disk.
+_OUTCOME = "outcome"
+# The attribute of a trial all of whose settings have been suggested.
+_SUGGESTED = "suggested"
+
+
+def outcome_of(trial: FrozenTrial) -> Outcome:
+    """Return what a trial came to, empty where it has not ended; "elapsed" is when it did, in seconds of the whole."""
+    return trial.user_attrs.get(_OUTCOME, {})
+
+
 class _JournalLock(JournalFileOpenLock):
     """Optuna's lock on its journal, as one that a killed process cannot leave behind."""
 
@@ -86,7 +97,7 @@ class Ledger:
     def spent(self) -> float:
         """Return the seconds that the tuning had taken when its latest trial ended."""
         trials = (trial for step in self.steps() for trial in self.finished(step))
-        return max((trial.user_attrs.get("elapsed", 0.0) for trial in trials), default=0.0)
+        return max((outcome_of(trial).get("elapsed", 0.0) for trial in trials), default=0.0)
 
     def decide(self, name: str, decision: Callable[[], Any]) -> Any:
         """Return what was decided under a name, once for all processes and for good: a plain value."""
@@ -107,7 +118,7 @@ class Ledger:
         while True:
             with self.lock:
                 trials = self._living(study)
-                done = {t.user_attrs["key"]: t.user_attrs for t in trials if t.state == TrialState.COMPLETE}
+                done = {t.user_attrs["key"]: outcome_of(t) for t in trials if t.state == TrialState.COMPLETE}
                 claimed = {t.user_attrs.get("key") for t in trials if t.state == TrialState.RUNNING}
                 left = [key for key in keys if key not in done and key not in claimed] if in_time() else []
                 if left:
@@ -125,14 +136,15 @@ class Ledger:
         self,
         study: optuna.Study,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
-        suggest: Callable[[optuna.Trial], dict[str, Any]],
+        suggest: Callable[[optuna.Trial], tuple[dict[str, Any], str]],
         evaluate: Callable[[optuna.Trial, dict[str, Any]], Outcome],
         enough: Callable[[int], bool],
     ) -> None:
         """Try what a sampler suggests until `enough` says so of the number of trials begun.
 
-        `sampler` makes a new one for each trial, of the number of trials there are, so that what is tried next follows
-        from what has been tried and not from how often it was interrupted. `evaluate` may raise optuna.TrialPruned.
+        `sampler` makes a new one for each trial, of the number of trials begun, so that what is tried next follows
+        from what has been tried and not from how often it was interrupted. `suggest` returns settings, also in words;
+        `evaluate` may raise optuna.TrialPruned.
         """
         while True:
             with self.lock:
@@ -142,17 +154,18 @@ class Ledger:
                 running = any(t.state == TrialState.RUNNING for t in begun)
                 more = not enough(0) and (waiting or not enough(len(begun)))
                 if more:
-                    study.sampler = sampler(len(trials))
+                    study.sampler = sampler(len(begun))
                     trial = study.ask()
                     trial.set_user_attr("worker", self.worker)
-                    settings = suggest(trial)
+                    settings, what = suggest(trial)
+                    trial.set_user_attr(_SUGGESTED, True)
             if more:
                 started = time.perf_counter()
                 try:
                     self.finish(study, trial, evaluate(trial, settings))
                 except optuna.TrialPruned:
-                    trial.set_user_attr("seconds", time.perf_counter() - started)
-                    trial.set_user_attr("elapsed", self.elapsed_s())
+                    said = {"what": what, "seconds": time.perf_counter() - started, "elapsed": self.elapsed_s()}
+                    trial.set_user_attr(_OUTCOME, said)
                     study.tell(trial, state=TrialState.PRUNED)
             elif running and not enough(0):  # another's, which may yet die and be left to us
                 time.sleep(_WAIT_S)
@@ -161,8 +174,7 @@ class Ledger:
 
     def finish(self, study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
         """Write down what a trial came to. Until its last line is written it counts as not done."""
-        for name, value in {**outcome, "elapsed": self.elapsed_s()}.items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr(_OUTCOME, {**outcome, "elapsed": self.elapsed_s()})
         study.tell(trial, outcome["loss"])
 
     def _living(self, study: optuna.Study) -> list[FrozenTrial]:
@@ -170,7 +182,7 @@ class Ledger:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_dead(trial.user_attrs.get("worker", "")):
                 study.tell(trial.number, state=TrialState.FAIL)
-                if trial.params:
+                if _SUGGESTED in trial.user_attrs:  # else its settings are found again by what was tried before
                     study.enqueue_trial(trial.params)
         return study.get_trials(deepcopy=False)
 

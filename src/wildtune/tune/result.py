@@ -17,11 +17,12 @@ class Trial:
     step      "range", "policies", "sweeps", "search", "compare" or "confirm"
     number    from 0 within the step, in the order of their beginning
     what      its settings in words
-    loss      mean validation loss over the photos, nats; None where it was stopped early
+    loss      mean validation loss over the photos, nats; None where it was stopped early or failed
     error     the loss's standard error, nats
     accuracy  share of the photos right, 0-1
     seconds   what it cost
-    state     "done" or "stopped early"
+    state     "done", "stopped early" or "failed"
+    reason    why it failed, in words
     """
 
     step: str
@@ -32,6 +33,7 @@ class Trial:
     accuracy: float | None
     seconds: float
     state: str = "done"
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Comparison:
 
 @dataclass
 class Searcher:
-    """One process at work on a tuning."""
+    """One process at work on a tuning; `origin` says in words whose the values are that it begins from."""
 
     stage: Stage
     material: Material
@@ -92,6 +92,7 @@ class Searcher:
     budget: Budget
     reporter: Reporter
     seed: int
+    origin: str = "the start's"
     reserve_s: float = 0.0
     augments: dict[str, Augment] = field(default_factory=dict)
     _loaded: dict[str, Tensor] = field(default_factory=dict)
@@ -218,18 +219,18 @@ class Searcher:
                 (params,) = _from_key(known)
                 if params in there:  # from a process that died while it did this
                     continue
-                attributes = {"copied": True, **outcome}
                 study.add_trial(
                     optuna.trial.create_trial(
-                        params=params, distributions=space, value=outcome["loss"], user_attrs=attributes
+                        params=params, distributions=space, value=outcome["loss"], user_attrs={"copied": True}
                     )
                 )
             return len(policies)
 
         self.ledger.decide("known before the search", begin)
 
-        def suggest(trial: optuna.Trial) -> Settings:
-            return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+        def suggest(trial: optuna.Trial) -> tuple[Settings, str]:
+            settings = round_settings({name: _suggest(trial, name, values) for name, values in space.items()})
+            return settings, describe(settings)
 
         def enough(begun: int) -> bool:
             limit = self.budget.trials
@@ -262,7 +263,9 @@ class Searcher:
                 np.mean([getattr(h, name) for h in theirs], axis=0) for name in ("losses", "right")
             )
             difference, error, _groups = clustered_error(losses - other_losses, self.material.groups)
-            found = self.outcome(HeldOut(losses, right), f"{describe(settings)}; against {describe(against)}", started)
+            given_up = next((found.diverged for found in ours if found.diverged), "")
+            said = f"{describe(settings)}; against {describe(against)}"
+            found = self.outcome(HeldOut(losses, right, given_up), said, started)
             gained = float(right.mean() - other_right.mean())
             return {**found, "difference": difference, "difference_error": error, "accuracy_difference": gained}
 
@@ -315,11 +318,10 @@ class Searcher:
             "error": error,
             "accuracy": float(found.right.mean()),
             "seconds": time.perf_counter() - started,
+            **({"failed": found.diverged} if found.diverged else {}),
         }
 
-    def _try_together(self, trial: optuna.Trial, suggested: dict[str, Any]) -> Outcome:
-        settings = round_settings(suggested)
-        trial.set_user_attr("what", describe(settings))
+    def _try_together(self, trial: optuna.Trial, settings: Settings) -> Outcome:
         started, epochs = time.perf_counter(), settings["epochs"]
 
         def say_epoch(epoch: int, loss: float) -> None:

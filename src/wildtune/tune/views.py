@@ -28,6 +28,10 @@ class Views:
         self._side, self._cache, self._preprocess = side, cache, preprocess
         self._stage, self._seed, self._reporter = stage, seed, reporter
 
+    def of_stage(self, stage: Stage) -> Views:
+        """Return views of the same photos for another stage."""
+        return Views(self._side, self._cache, self._preprocess, stage, self._seed, self._reporter)
+
     def plain(self) -> Tensor:
         """Return the (N, D) float32 features without augmentation."""
         view = functools.partial(self._side.plain_input, preprocess=self._preprocess)
