@@ -167,7 +167,7 @@ def _fold_norms(model: nn.Module) -> None:
         known = type(layer).forward in (nn.BatchNorm2d.forward, BatchNormAct2d.forward)
         if known and is_frozen(layer) and not isinstance(layer, _AffineNorm) and layer.weight is not None:
             layer.__class__ = type(f"Affine{type(layer).__name__}", (_AffineNorm, type(layer)), {})
-            layer.fold()
+            cast(_AffineNorm, layer).fold()
 
 
 def speed_up_gradients(model: nn.Module) -> None:
