@@ -114,8 +114,9 @@ def shrink_photo(photo: np.ndarray, side: int) -> np.ndarray:
 
 def load_pixels(photo: np.ndarray) -> Tensor:
     """Return a decoded photo, (H, W, 3) uint8, as a (3, H, W) uint8 tensor of the same 0-255 values."""
-    # A memory-mapped photo is read-only, and torch wants memory it may write to: copy.
-    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
+    # A memory-mapped photo is read-only, and torch wants memory it may write to: copy. The pixels stay in the order
+    # of the file, a pixel's three colours together, in which torch resizes them in half the time.
+    return torch.from_numpy(photo.copy()).permute(2, 0, 1)
 
 
 def fit_photo(pixels: Tensor, pre: Preprocess) -> Tensor:
@@ -158,8 +159,10 @@ def resize_pixels(pixels: Tensor, height: int, width: int, pre: Preprocess) -> T
     mode = transforms.InterpolationMode(pre.interpolation)
     if pre.antialias:
         # Eight-bit resizing is several times faster and its rounding is below anything a photo's codec does.
-        return transforms.resize(pixels, [height, width], interpolation=mode, antialias=True).float()
-    return transforms.resize(pixels.float(), [height, width], interpolation=mode, antialias=False).clamp_(0, 255)
+        resized = transforms.resize(pixels, [height, width], interpolation=mode, antialias=True)
+        return resized.to(torch.float32, memory_format=torch.contiguous_format)
+    pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return transforms.resize(pixels, [height, width], interpolation=mode, antialias=False).clamp_(0, 255)
 
 
 def adjust_pixels(pixels: Tensor, pre: Preprocess) -> Tensor:
