@@ -40,8 +40,8 @@ class Announce(Callback):
         self.started = time.perf_counter()
 
     def after_epoch(self) -> None:
-        if not hasattr(self, "recorder") or not self.recorder.values:
-            return  # predicting is an epoch to fastai
+        if self.opt is None:
+            return  # to fastai predicting is an epoch too
         took, stage = time.perf_counter() - self.started, "head" if self.opt.frozen_idx else "finetune"
         right = float(self.recorder.values[-1][-1])
         say("epoch", stage=stage, epoch=self.epoch + 1, epoch_s=took, val_accuracy=right)
