@@ -42,7 +42,7 @@ REQUIREMENTS = {
     "fastai": ["fastai", *TORCH, "safetensors"],
     "lightning": ["lightning", *TORCH, "safetensors", "pillow"],
 }
-# glibc then keeps freed memory for the next step, as PyTorch's tuning guide advises (it names other allocators) and
+# For those built on torch: glibc then keeps freed memory for the next step, as PyTorch's tuning guide advises (it names other allocators) and
 # as wildtune does.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
 REPORT_EPOCHS = 20
@@ -142,7 +142,7 @@ def run_job(job: Job, pythons: dict[str, Path], folder: Path) -> Timed:
     environment = {k: v for k, v in environment.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     script, *arguments = job.command
     command = (str(pythons[job.peer]), str(HERE / script), *arguments)
-    return run_timed(command, work, {**environment, **KEEP_MEMORY})
+    return run_timed(command, work, environment | (KEEP_MEMORY if job.peer != "keras" else {}))
 
 
 def read_events(lines: tuple[tuple[float, str], ...], run: Path) -> list[dict]:

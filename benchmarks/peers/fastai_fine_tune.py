@@ -28,7 +28,7 @@ from fastai.vision.all import (
 )
 from safetensors.torch import load_file
 
-BATCH = 32
+BATCH, PREDICT_BATCH = 32, 8  # as in torch_loop.py
 
 
 class Announce(Callback):
@@ -91,7 +91,7 @@ def main() -> None:
         loaders = create_block(False).dataloaders([*rows, Row(paths[0], names[0], True)], bs=1, num_workers=0)
         learner = create_learner(loaders, arguments.weights)
         test = loaders.test_dl(
-            [Row(path, names[0]) for path in paths], bs=BATCH, num_workers=1 if len(paths) > 1 else 0
+            [Row(path, names[0]) for path in paths], bs=PREDICT_BATCH, num_workers=1 if len(paths) > 1 else 0
         )
         with learner.no_bar():
             probs, _ = learner.get_preds(dl=test)

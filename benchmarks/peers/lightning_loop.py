@@ -9,7 +9,7 @@ import torch
 from events import list_photos, read_arguments, read_split, save_predictions, say
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from torch_loop import BATCH, Files, create_loaders, create_model, create_optimizer, freeze_batch_norm
+from torch_loop import PREDICT_BATCH, Files, create_loaders, create_model, create_optimizer, freeze_batch_norm
 
 
 class Classifier(lightning.LightningModule):
@@ -68,7 +68,7 @@ def main() -> None:
     )
     if arguments.task == "predict":
         paths = list_photos(arguments.photos)
-        loader = DataLoader(Files(paths), BATCH, num_workers=1 if len(paths) > 1 else 0)
+        loader = DataLoader(Files(paths), PREDICT_BATCH, num_workers=1 if len(paths) > 1 else 0)
         probs = trainer.predict(Classifier(model, 0), loader)
         save_predictions(paths, torch.cat(probs).numpy(), names)
         return

@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 BATCH, LR = 32, 3e-4
+PREDICT_BATCH = 8  # on CPUs small batches are faster forward, as their activations stay in the caches
 FINISH = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 
 
@@ -117,7 +118,7 @@ def predict(model: nn.Module, paths: list[str], bfloat16: bool) -> np.ndarray:
     model.eval()
     probs = []
     with choose_precision(bfloat16):
-        for images in DataLoader(Files(paths), BATCH, num_workers=1 if len(paths) > 1 else 0):
+        for images in DataLoader(Files(paths), PREDICT_BATCH, num_workers=1 if len(paths) > 1 else 0):
             probs.append(model(images.contiguous(memory_format=torch.channels_last)).float().softmax(1))
     return torch.cat(probs).numpy()
 
