@@ -42,8 +42,8 @@ REQUIREMENTS = {
     "fastai": ["fastai", *TORCH, "safetensors"],
     "lightning": ["lightning", *TORCH, "safetensors", "pillow"],
 }
-# For those built on torch: glibc then keeps freed memory for the next step, as PyTorch's tuning guide advises (it names other allocators) and
-# as wildtune does.
+# For those built on torch: glibc then keeps freed memory for the next step, as wildtune has it do, and as PyTorch's
+# tuning guide advises (by other allocators).
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
 REPORT_EPOCHS = 20
 EPOCH_LINE = re.compile(r"^(\S+) (\d+)/\d+ .*val accuracy (\S+)%")
