@@ -1,41 +1,64 @@
 """wildtune and its peers on the same photos, split and weights, in turn: times, rates, memory, and their ratios.
 
-    python benchmarks/peers/compare.py PHOTOS --weights FILE [--rounds 3] [--only keras torch ...]
+    python benchmarks/peers/compare.py PHOTOS --weights FILE
+    python benchmarks/peers/compare.py PHOTOS --weights FILE --rounds 1 --head-epochs 2 --epochs 2 --per-class 30
 
-Makes an environment of its own for each peer the first time (several GB), below --folder. Needs an otherwise idle
-machine. `--weights` is a safetensors file with timm's names of `efficientnet_b0`. Each round has a seed of its own,
-and with it a split that all share. Results, one line a job, are added to FOLDER/results.jsonl; what was measured
-before is not measured again, so an interrupted comparison goes on.
+Run it with the Python that has wildtune, on a machine with nothing else to do. It makes an environment of its own for
+each peer the first time (20 GB in all), below --folder. PHOTOS are class folders; FILE is a safetensors file with
+timm's names of `efficientnet_b0`. Each round has a seed of its own, and with it a split that all share.
+
+What each part measured is saved below --folder; what was measured before with the same options is not measured again,
+so that an interrupted comparison goes on. The tables are printed at the end, in Markdown, and saved as `tables.md`.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import csv
 import json
 import os
+import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 import venv
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-HERE = Path(__file__).parent
-TORCH = ["torch", "torchvision", "timm", "safetensors"]
+from events import list_photos
+from processes import Timed, run_timed
+from tables import QUICK, print_tables
+
+HERE = Path(__file__).resolve().parent
+PEERS = ("keras", "torch", "fastai", "lightning")
+# Those built on torch get the same one that wildtune runs on.
+TORCH = [f"{name}=={version(name).split('+')[0]}" for name in ("torch", "torchvision", "timm")]
 REQUIREMENTS = {
-    "keras": ["tensorflow-cpu", "safetensors", "pillow"],
-    "torch": TORCH,
-    "fastai": ["fastai", *TORCH],
-    "lightning": ["lightning", *TORCH],
+    "keras": ["tensorflow", "safetensors", "pillow"],
+    "torch": [*TORCH, "safetensors", "pillow"],
+    "fastai": ["fastai", *TORCH, "safetensors"],
+    "lightning": ["lightning", *TORCH, "safetensors", "pillow"],
 }
-# The report trains 20 + 20 epochs; its steady epochs are alike, so that fewer are run and the rest reckoned.
+# For those built on torch: glibc then keeps freed memory for the next step, as wildtune has it do, and as PyTorch's
+# tuning guide advises (by other allocators).
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
 REPORT_EPOCHS = 20
-QUICK = "wildtune quick, nothing cached"
 EPOCH_LINE = re.compile(r"^(\S+) (\d+)/\d+ .*val accuracy (\S+)%")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers depend on; a part measured under others is measured again."""
+
+    photos: str
+    weights: str
+    head_epochs: int
+    report_epochs: int
+    epochs: int | None
+    per_class: int | None
 
 
 @dataclass(frozen=True)
@@ -48,30 +71,50 @@ class Job:
     cold: bool = True
 
 
-def list_jobs(photos: Path, weights: Path, folder: Path, seed: int) -> list[Job]:
+def list_jobs(settings: Settings, photos: Path, place: Path, seed: int) -> list[Job]:
     """Return every job of one round, wildtune's between the others'; the first makes the split that all share."""
-    wildtune = str(Path(sys.executable).parent / "wildtune")
-    ours = ("--backbone", "efficientnet_b0", "--weights", str(weights), "--out", "run")
+    program = str(Path(sys.executable).parent / "wildtune")
+    weights = ("--weights", settings.weights)
     seeds = ("--set", f"seed={seed}", "--set", f"split.seed={seed}")
-    train = (wildtune, "train", str(photos), *ours, *seeds)
-    lab5 = (*train, "--recipe", "lab5", "--set", "input.clip=true", "--set", "stages.0.epochs=3", "--set")
-    split = str(folder / f"split-{seed}.csv")
-    data = ("--photos", str(photos), "--split", split, "--weights", str(weights), "--seed", str(seed))
-    predict = (wildtune, "predict", str(folder / f"run-{seed}"), str(photos), "--out", "predictions.csv")
-    return [
+    train = (program, "train", str(photos), "--backbone", "efficientnet_b0", *weights, *seeds, "--out", "run")
+    data = ("--photos", str(photos), "--split", str(place / "split.csv"), *weights, "--seed", str(seed))
+
+    def epochs(otherwise: int) -> tuple[str, str]:
+        return "--epochs", str(settings.epochs or otherwise)
+
+    head = str(settings.head_epochs)
+    report = ("--head-epochs", head, "--epochs", str(settings.report_epochs))
+    lab5 = ("--recipe", "lab5", "--set", "input.clip=true", "--set", f"stages.0.epochs={head}")
+    default = ("--set", f"stages.1.epochs={settings.epochs}") if settings.epochs else ()
+    jobs = [
         Job(QUICK, "wildtune", (*train, "--recipe", "quick")),
         Job("wildtune quick, again", "wildtune", (*train, "--recipe", "quick"), cold=False),
-        Job("keras predict", "keras", ("keras_lab5.py", "predict", *data)),
-        Job("wildtune predict", "wildtune", predict, cold=False),
-        Job("torch predict", "torch", ("torch_loop.py", "predict", *data)),
-        Job("torch compiled", "torch", ("torch_loop.py", "compiled", *data)),
-        Job("wildtune default", "wildtune", train),
-        Job("keras lab5 (part)", "keras", ("keras_lab5.py", "train", *data, "--head-epochs", "3", "--epochs", "2")),
-        Job("wildtune lab5 (part)", "wildtune", (*lab5, "stages.1.epochs=4")),
-        Job("torch eager (part)", "torch", ("torch_loop.py", "eager", *data, "--epochs", "1", "--steps", "20")),
-        Job("fastai fine_tune (part)", "fastai", ("fastai_fine_tune.py", "train", *data, "--epochs", "1")),
-        Job("lightning (part)", "lightning", ("lightning_loop.py", "train", *data, "--epochs", "1")),
+        *list_predictions(program, photos, place, data),
+        Job("torch, compiled", "torch", ("torch_loop.py", "compiled", *data, *epochs(6))),
+        Job("wildtune default", "wildtune", (*train, *default)),
+        Job("lightning, compiled", "lightning", ("lightning_loop.py", "train", *data, *epochs(6))),
+        Job("fastai fine_tune", "fastai", ("fastai_fine_tune.py", "train", *data, *epochs(4))),
+        Job("torch, eager", "torch", ("torch_loop.py", "eager", *data, "--epochs", "1")),
+        Job("keras lab5", "keras", ("keras_lab5.py", "train", *data, *report)),
+        Job("wildtune lab5", "wildtune", (*train, *lab5, "--set", f"stages.1.epochs={settings.report_epochs}")),
     ]
+    return jobs
+
+
+def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, ...]) -> list[Job]:
+    """Return the jobs that predict every photo of the folder, and those that predict one, which is the start-up."""
+    scripts = {"keras": "keras_lab5.py", "torch": "torch_loop.py", "fastai": "fastai_fine_tune.py"}
+    scripts["lightning"] = "lightning_loop.py"
+    one = list_photos(photos)[0]
+    jobs = []
+    for what, target in (("predict one photo", one), ("predict", str(photos))):
+        ours = (program, "predict", str(place / "run"), target, "--out", "predictions.csv")
+        jobs.append(Job(f"wildtune {what}", "wildtune", ours))
+        for peer, script in scripts.items():
+            # Where an option is given twice, the later counts.
+            command = (script, "predict", *data, "--photos", target)
+            jobs.append(Job(f"{peer} {what}", peer, command))
+    return jobs
 
 
 def create_environment(folder: Path, peer: str) -> Path:
@@ -79,144 +122,144 @@ def create_environment(folder: Path, peer: str) -> Path:
     place = folder / "environments" / peer
     python = place / "bin" / "python"
     if not (place / "ready").exists():
-        print(f"making the environment of {peer}", flush=True)
+        print(f"making the environment of {peer}: {' '.join(REQUIREMENTS[peer])}", flush=True)
         venv.create(place, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], check=True)
         (place / "ready").touch()
     return python
 
 
-def run_job(job: Job, folder: Path) -> dict[str, object]:
-    """Run one job in an empty folder; return its seconds, peak memory in GiB, exit status and events."""
-    place = folder / "work"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    command = list(job.command)
-    if job.peer != "wildtune":
-        command = [str(create_environment(folder, job.peer)), str(HERE / command[0]), *command[1:]]
-    cache = folder / "cache"
+def run_job(job: Job, pythons: dict[str, Path], folder: Path) -> Timed:
+    """Run one job in an empty folder; a cold one finds no cache of wildtune's or of torch's compiler."""
+    work, cache = folder / "work", folder / "cache"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     if job.cold:
         shutil.rmtree(cache, ignore_errors=True)
-    started = time.time()
-    environment = {**os.environ, "BENCHMARK_STARTED": str(started), "WILDTUNE_CACHE": str(cache)}
-    # wildtune tells what it does on standard error, so that its output can be piped.
-    errors = subprocess.STDOUT if job.peer == "wildtune" else (place / "stderr").open("w")
-    process = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-    assert process.stdout is not None
-    events = [event for line in process.stdout if (event := read_line(line, time.time() - started))]
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.time() - started
-    return {"seconds": seconds, "peak_gib": usage.ru_maxrss / 2**20, "status": status, "events": events}
+    environment = {**os.environ, "WILDTUNE_CACHE": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    if job.peer == "wildtune":
+        return run_timed(job.command, work, environment)
+    environment = {k: v for k, v in environment.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    script, *arguments = job.command
+    command = (str(pythons[job.peer]), str(HERE / script), *arguments)
+    return run_timed(command, work, environment | (KEEP_MEMORY if job.peer != "keras" else {}))
 
 
-def read_line(line: str, seconds: float) -> dict[str, object] | None:
-    """Return what a line of a peer or of wildtune says of an epoch, or None."""
-    if line.startswith("{"):
-        return dict(json.loads(line))
-    if found := EPOCH_LINE.match(line):
-        accuracy = float(found[3]) / 100
-        return {
-            "event": "epoch",
-            "stage": found[1],
-            "epoch": int(found[2]),
-            "seconds": seconds,
-            "val_accuracy": accuracy,
-        }
-    return None
-
-
-def summarise(rows: list[dict]) -> str:
-    """Return the table of medians with their spread."""
-    lines = [f"{'job':34} {'rounds':>6} {'seconds':>24} {'peak GiB':>9}  best val accuracy / images a second"]
-    for name in dict.fromkeys(row["job"] for row in rows):
-        mine = [row for row in rows if row["job"] == name]
-        seconds = [row["seconds"] for row in mine]
-        spread = f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        events = [event for row in mine for event in row["events"]]
-        accuracy = max((e["val_accuracy"] for e in events if e.get("val_accuracy")), default=None)
-        stages: dict[str, list[float]] = {}
+def read_events(lines: tuple[tuple[float, str], ...], run: Path) -> list[dict]:
+    """Return what the lines of a peer or of wildtune say of its epochs and predictions."""
+    events: list[dict] = []
+    for seconds, line in lines:
+        if line.startswith('{"event"'):
+            events.append(json.loads(line))
+        elif found := EPOCH_LINE.match(line):
+            right = float(found[3]) / 100
+            event = {"stage": found[1], "epoch": int(found[2]), "seconds": seconds, "val_accuracy": right}
+            events.append({"event": "epoch", **event})
+    if (run / "metrics.jsonl").exists():
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        took = {(record["stage"], record["epoch"]): record["seconds"] for record in records}
         for event in events:
-            if event.get("images_per_s"):
-                stages.setdefault(event.get("stage", event["event"]), []).append(event["images_per_s"])
-        rates = ", ".join(f"{stage} {statistics.median(values):.1f}" for stage, values in stages.items())
-        peak = statistics.median(row["peak_gib"] for row in mine)
-        best = f"{accuracy:.2%}" if accuracy else ""
-        lines.append(f"{name:34} {len(mine):6} {spread:>24} {peak:9.2f}  {best} {rates}")
-    return "\n".join(lines)
+            event["epoch_s"] = took[event["stage"], event["epoch"]]
+    return events
 
 
-def reckon_report(row: dict) -> float | None:
-    """Return the seconds that the report's 20 + 20 epochs take, from a run of a few: those after the first repeat."""
-    ends: dict[str, list[float]] = {}
-    for event in row["events"]:
-        if event["event"] == "epoch":
-            ends.setdefault(event["stage"], []).append(event["seconds"])
-    if any(len(times) < 2 for times in ends.values()):
-        return None
-    steady = [statistics.median(b - a for a, b in itertools.pairwise(times)) for times in ends.values()]
-    left = [REPORT_EPOCHS - len(times) for times in ends.values()]
-    return float(row["seconds"] + sum(epochs * each for epochs, each in zip(left, steady, strict=True)))
-
-
-def seconds_to(row: dict, accuracy: float) -> float | None:
-    """Return when a run's validation accuracy first reached what is asked, in seconds from its start."""
-    reached = [e["seconds"] for e in row["events"] if (e.get("val_accuracy") or 0) >= accuracy]
-    return min(reached, default=None)
-
-
-def compare_times(rows: list[dict]) -> str:
-    """Return the report's recipe reckoned whole, and the time to the accuracy of six plain compiled epochs."""
-    lines = []
-    for row in rows:
-        if "lab5" in row["job"] and (whole := reckon_report(row)):
-            lines.append(f"round {row['round']}: {row['job']}: 20 + 20 epochs reckoned {whole:.0f} s")
-    for plain in (row for row in rows if row["job"] == "torch compiled"):
-        target = plain["events"][-2]["val_accuracy"]
-        took = seconds_to(plain, target)
-        for row in rows:
-            if row["round"] == plain["round"] and row["job"] in (QUICK, "wildtune default"):
-                when = seconds_to(row, target)
-                said = f"{when:.0f} s, {when / took:.2f} of it" if when else "not reached"
-                lines.append(f"round {row['round']}: {target:.2%} by {plain['job']} {took:.0f} s; {row['job']}: {said}")
-    return "\n".join(lines)
-
-
-def measure(job: Job, number: int, folder: Path) -> dict:
-    """Run one job of a round, print a line about it and return its row; a failed one ends the comparison."""
-    row = {"job": job.name, "round": number, **run_job(job, folder)}
-    if row["status"]:
-        sys.exit(f"{job.name} failed; see {folder / 'work' / 'stderr'}")
-    print(f"round {number}: {job.name}: {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB", flush=True)
+def measure(job: Job, pythons: dict[str, Path], folder: Path, place: Path) -> dict:
+    """Run one job, print a line about it and return what is saved of it; a failed one ends the comparison."""
+    timed = run_job(job, pythons, folder)
+    if timed.status:
+        log = folder / "work" / "output.log"
+        sys.exit(f"{job.name} ended with {timed.status}: {log} says why. The same command goes on from here.")
     if job.name == QUICK:
-        run = folder / f"run-{number}"
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(folder / "work" / "run", run)
-        shutil.copy(run / "split.csv", folder / f"split-{number}.csv")
-    return row
+        shutil.rmtree(place / "run", ignore_errors=True)
+        shutil.copytree(folder / "work" / "run", place / "run")
+        shutil.copy(place / "run" / "split.csv", place / "split.csv")
+    events = read_events(timed.lines, folder / "work" / "run")
+    print(f"{place.name}: {job.name}: {timed.seconds:.1f} s, {timed.peak_bytes / 2**30:.2f} GiB", flush=True)
+    row = {
+        "job": job.name,
+        "photos": count_predictions(folder / "work"),
+        "seconds": round(timed.seconds, 3),
+        "peak_gib": round(timed.peak_bytes / 2**30, 3),
+    }
+    return {**row, "measured": time.strftime("%Y-%m-%d %H:%M:%S"), "events": events}
+
+
+def count_predictions(work: Path) -> int:
+    """Return how many photos a job predicted."""
+    table = work / "predictions.csv"
+    if not table.exists():
+        return 0
+    with open(table, encoding="utf-8", newline="") as handle:
+        return sum(1 for _ in csv.DictReader(handle))
+
+
+def copy_photos(photos: Path, per_class: int, target: Path) -> Path:
+    """Return a folder with so many photos of each class, taken evenly from the first to the last."""
+    shutil.rmtree(target, ignore_errors=True)
+    for source in sorted(path for path in photos.iterdir() if path.is_dir()):
+        files = list_photos(source)
+        for k in range(min(per_class, len(files))):
+            file = Path(files[k * len(files) // min(per_class, len(files))])
+            copy = target / source.name / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+    return target
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PEERS, default=PEERS, metavar="PEER", help=" ".join(PEERS))
+    parser.add_argument("--head-epochs", type=int, default=3, help="of the report's recipe (default 3)")
+    parser.add_argument("--epochs", type=int, help="of fine-tuning, for all (default: 6 torch, 4 wildtune, 2 report)")
+    parser.add_argument("--whole", action="store_true", help="the report's recipe whole: 20 + 20 epochs")
+    parser.add_argument("--per-class", type=int, metavar="N", help="take only so many photos of each class")
+    parser.add_argument("--folder", type=Path, default=Path(".benchmark"))
+    parser.add_argument(
+        "--python", nargs="+", default=[], metavar="PEER=PYTHON", help="use this Python, which has what the peer needs"
+    )
+    return parser.parse_args()
+
+
+def choose_settings(arguments: argparse.Namespace) -> Settings:
+    """Return the settings that the options ask for."""
+    head, report = arguments.head_epochs, arguments.epochs or 2
+    if arguments.whole:
+        head = report = REPORT_EPOCHS
+    photos, weights = str(arguments.photos.resolve()), str(arguments.weights.resolve())
+    return Settings(photos, weights, head, report, arguments.epochs, arguments.per_class)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=[], help="jobs whose name holds one of these words")
-    parser.add_argument("--folder", type=Path, default=Path(".benchmark"))
-    arguments = parser.parse_args()
-    folder, photos, weights = arguments.folder.resolve(), arguments.photos.resolve(), arguments.weights.resolve()
+    arguments = read_arguments()
+    folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    results = folder / "results.jsonl"
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    photos = arguments.photos.resolve()
+    settings = choose_settings(arguments)
+    if settings.per_class:
+        photos = copy_photos(photos, settings.per_class, folder / "photos")
+    given = dict(word.split("=", 1) for word in arguments.python)
+    pythons = {
+        peer: Path(given[peer]) if peer in given else create_environment(folder, peer) for peer in arguments.only
+    }
+    rows = []
     for number in range(arguments.rounds):
-        for job in list_jobs(photos, weights, folder, number):
-            wanted = job.name == QUICK or not arguments.only or any(word in job.name for word in arguments.only)
-            if not wanted or any((row["job"], row["round"]) == (job.name, number) for row in rows):
+        place = folder / f"round-{number + 1}"
+        place.mkdir(exist_ok=True)
+        for job in list_jobs(settings, photos, place, number):
+            if job.peer not in ("wildtune", *arguments.only):
                 continue
-            rows.append(measure(job, number, folder))
-            with results.open("a") as handle:
-                handle.write(json.dumps(rows[-1]) + "\n")
-    print(summarise(rows))
-    print(compare_times(rows))
+            saved = place / f"{re.sub('[^a-z0-9]+', '-', job.name)}.json"
+            row = json.loads(saved.read_text()) if saved.exists() else {}
+            if row.get("settings") != asdict(settings):
+                row = {**measure(job, pythons, folder, place), "round": number + 1, "settings": asdict(settings)}
+                saved.write_text(json.dumps(row, indent=1))
+            rows.append(row)
+    text = print_tables(rows, folder)
+    (folder / "tables.md").write_text(text)
+    print(f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores\n\n{text}")
 
 
 if __name__ == "__main__":

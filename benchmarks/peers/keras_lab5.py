@@ -5,6 +5,7 @@ Photos are decoded and resized once and kept in memory (tf.data's cache), batche
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from events import MEAN, STD, read_arguments, read_split, say
+from events import MEAN, STD, list_photos, read_arguments, read_split, save_predictions, say
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -20,34 +21,49 @@ CANVAS, SIZE, BATCH = 235, 224, 64
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 
 
-def load_canvas(path: str) -> np.ndarray:
-    """Return the photo on the canvas, uint8 (235, 235, 3); Pillow reads the kinds that TensorFlow cannot."""
-    photo = Image.open(path)
-    photo = photo.convert("RGBA").convert("RGB") if photo.mode in ("P", "RGBA") else photo.convert("RGB")
-    pixels = tf.image.resize(np.asarray(photo), (CANVAS, CANVAS))
-    return tf.cast(tf.round(pixels), tf.uint8).numpy()
+def is_common(path: str) -> bool:
+    """Return whether TensorFlow itself can decode the file: a JPEG or a PNG."""
+    with open(path, "rb") as handle:
+        return handle.read(8).startswith((b"\xff\xd8", b"\x89PNG"))
 
 
-def create_dataset(side: list[tuple[str, int]], train: bool, seed: int) -> tf.data.Dataset:
-    """Return batches of (float32 0-255 pixels after contrast and brightness, target); cropped but for training."""
+def load_pixels(path, common):
+    """Return the photo's pixels, uint8 (height, width, 3); Pillow reads the kinds that TensorFlow cannot."""
+
+    def decode():
+        return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+
+    def ask_pillow():
+        return tf.numpy_function(lambda p: np.asarray(Image.open(p.decode()).convert("RGB")), [path], tf.uint8)
+
+    pixels = tf.cond(common, decode, ask_pillow)
+    pixels.set_shape((None, None, 3))
+    return pixels
+
+
+def adjust(pixels):
+    """Return the photo after the report's contrast and brightness, float32, clipped to 0-255."""
+    pixels = tf.image.adjust_contrast(tf.cast(pixels, tf.float32), 2.0)
+    return tf.clip_by_value(tf.image.adjust_brightness(pixels, 0.1), 0.0, 255.0)
+
+
+def create_dataset(paths: list[str], targets: list[int], keep: bool, shuffle: bool, seed: int = 0) -> tf.data.Dataset:
+    """Return batches of (adjusted pixels, target): canvases, or their centres where nothing is to be shuffled."""
     left = (CANVAS - SIZE) // 2
-    paths, targets = [path for path, _ in side], [target for _, target in side]
-    data = tf.data.Dataset.from_tensor_slices((paths, targets))
+    data = tf.data.Dataset.from_tensor_slices((paths, [is_common(path) for path in paths], targets))
 
-    def load(path, target):
-        pixels = tf.numpy_function(lambda p: load_canvas(p.decode()), [path], tf.uint8)
-        pixels.set_shape((CANVAS, CANVAS, 3))
-        return pixels, target
+    def load(path, common, target):
+        pixels = tf.image.resize(load_pixels(path, common), (CANVAS, CANVAS))
+        return tf.cast(tf.round(pixels), tf.uint8), target
 
-    def adjust(pixels, target):
-        pixels = tf.image.adjust_contrast(tf.cast(pixels, tf.float32), 2.0)
-        pixels = tf.clip_by_value(tf.image.adjust_brightness(pixels, 0.1), 0.0, 255.0)
-        return pixels if train else pixels[left : left + SIZE, left : left + SIZE], target
+    def finish(pixels, target):
+        pixels = adjust(pixels)
+        return pixels if shuffle else pixels[left : left + SIZE, left : left + SIZE], target
 
-    data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE).cache()
-    if train:
-        data = data.shuffle(len(side), seed=seed)
-    return data.map(adjust, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    data = data.cache() if keep else data
+    data = data.shuffle(len(paths), seed=seed) if shuffle else data
+    return data.map(finish, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
 def timm_names() -> dict[str, str]:
@@ -89,27 +105,19 @@ def put_weights(backbone: keras.Model, path: Path) -> None:
     normalization.finalize_state()
 
 
-class Timer(keras.callbacks.Callback):
-    """Prints a line an epoch, with the images a second of its training steps; may end it after some steps."""
+class Announce(keras.callbacks.Callback):
+    """Prints a line an epoch."""
 
-    def __init__(self, stage: str, photos: int, steps: int = 0) -> None:
+    def __init__(self, stage: str) -> None:
         super().__init__()
-        self.stage, self.photos, self.steps, self.marks = stage, photos, steps, []
+        self.stage, self.started = stage, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.marks = [time.perf_counter()]
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.marks.append(time.perf_counter())
-        if self.steps and batch + 1 >= self.steps:
-            self.model.stop_training = True
+        self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        took = np.diff(self.marks)[1:]  # the first step builds the graph
-        rate = BATCH / float(np.median(took)) if len(took) else math.nan
-        seconds = time.perf_counter() - self.marks[0]
-        accuracy = (logs or {}).get("val_accuracy")
-        say("epoch", stage=self.stage, epoch=epoch + 1, took=seconds, images_per_s=rate, val_accuracy=accuracy)
+        took, right = time.perf_counter() - self.started, (logs or {})["val_accuracy"]
+        say("epoch", stage=self.stage, epoch=epoch + 1, epoch_s=took, val_accuracy=right)
 
 
 def create_model(classes: int, weights: Path) -> tuple[keras.Model, keras.Model]:
@@ -122,28 +130,15 @@ def create_model(classes: int, weights: Path) -> tuple[keras.Model, keras.Model]
     put_weights(backbone, weights)
     backbone.trainable = False
     x = keras.layers.GlobalAveragePooling2D()(backbone(x, training=False))
-    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(x)), backbone
+    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax", dtype="float32")(x)), backbone
 
 
-def main() -> None:
-    arguments = read_arguments(("train", "predict"))
-    keras.utils.set_random_seed(arguments.seed)
-    sides, names = read_split(arguments.split, arguments.photos)
-    model, backbone = create_model(len(names), arguments.weights)
-    say("ready")
-    if arguments.task == "predict":
-        side = [photo for photos in sides.values() for photo in photos]
-        data = create_dataset(side, False, 0)
-        model.predict(data.take(1), verbose=0)
-        started = time.perf_counter()
-        model.predict(data, verbose=0)
-        say("predicted", images_per_s=len(side) / (time.perf_counter() - started))
-        return
-    train = create_dataset(sides["train"], True, arguments.seed)
-    val = create_dataset(sides["val"], False, 0)
-    stages = (("transfer", 1e-2, arguments.head_epochs, 0), ("finetune", 2e-8, arguments.epochs, arguments.steps))
-    for stage, lr, epochs, steps in stages:
-        callbacks: list[keras.callbacks.Callback] = [Timer(stage, len(sides["train"]), steps)]
+def train(model: keras.Model, backbone: keras.Model, sides: dict, arguments: argparse.Namespace) -> None:
+    """Train the head by the report's policy, then everything but BatchNorm at its 2e-8."""
+    data = create_dataset(*zip(*sides["train"], strict=True), keep=True, shuffle=True, seed=arguments.seed)
+    val = create_dataset(*zip(*sides["val"], strict=True), keep=True, shuffle=False)
+    for stage, lr, epochs in (("transfer", 1e-2, arguments.head_epochs), ("finetune", 2e-8, arguments.epochs)):
+        callbacks: list[keras.callbacks.Callback] = [Announce(stage)]
         if stage == "transfer":
             callbacks.append(keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 * math.exp(-0.3 * epoch)))
         else:
@@ -152,9 +147,23 @@ def main() -> None:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
         model.compile(keras.optimizers.Adam(lr), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        model.fit(train, validation_data=None if steps else val, epochs=epochs, callbacks=callbacks, verbose=0)
+        model.fit(data, validation_data=val, epochs=epochs, callbacks=callbacks, verbose=0)
     model.save_weights("model.weights.h5")
-    say("done")
+
+
+def main() -> None:
+    arguments = read_arguments(("train", "predict"))
+    if arguments.bfloat16:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(arguments.seed)
+    sides, names = read_split(arguments.split, arguments.photos)
+    model, backbone = create_model(len(names), arguments.weights)
+    if arguments.task == "predict":
+        paths = list_photos(arguments.photos)
+        data = create_dataset(paths, [0] * len(paths), keep=False, shuffle=False)
+        save_predictions(paths, model.predict(data, verbose=0), names)
+        return
+    train(model, backbone, sides, arguments)
 
 
 if __name__ == "__main__":
