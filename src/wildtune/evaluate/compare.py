@@ -394,8 +394,8 @@ def _differences(
 def _random_flip_p_value(sums: np.ndarray) -> float:
     """Return what `sign_flip_p_value` does, for numbers that are not whole, from 5,000 choices of signs."""
     total = abs(float(sums.sum()))
-    reached = np.abs(_signs(len(sums)) @ sums)
-    near = 1e-9 * float(np.abs(sums).sum())
+    reached = np.abs(_signs(len(sums)) @ sums.astype(np.float32))
+    near = 1e-5 * float(np.abs(sums).sum())  # what single precision cannot tell apart counts as equal
     over, same = int((reached > total + near).sum()), int((np.abs(reached - total) <= near).sum())
     # The observed signs are one of the choices, so that no p-value is 0 (Phipson and Smyth 2010).
     return (over + (same + 1) / 2) / (_SWAPS + 1) if total > near else 1.0
@@ -444,6 +444,7 @@ def describe_comparison(found: RunsComparison) -> str:
     for run in found.runs:
         cells = [_score_text(name, run.scores[name]) for name in SCORES]
         lines.append(f"{run.run:{width}}  " + "  ".join(f"{cell:26}" for cell in cells).rstrip())
+    lines.append("calibration error: root mean square gap, without what chance adds to it")
     for pair in found.pairs:
         lines += ["", f"{pair.second} against {pair.first}"]
         lines += [f"  {_difference_text(name, pair.differences[name], len(found.pairs))}" for name in SCORES]
