@@ -6,11 +6,12 @@ python benchmarks/promises.py --simulations 2000
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 
 import numpy as np
 
-from wildtune.evaluate.calibration import fit_calibration, scaled_probs
-from wildtune.evaluate.compare import SCORES, Contender, compare_contenders, smallest_detectable
+from wildtune.evaluate.calibration import calibration_gap, fit_calibration, scaled_probs
+from wildtune.evaluate.compare import LEVEL, SCORES, Contender, compare_contenders
 from wildtune.model.calibration import set_members
 from wildtune.predict.predictions import Predictions
 
@@ -37,63 +38,103 @@ def as_predictions(logits: np.ndarray, targets: np.ndarray) -> Predictions:
     )
 
 
-def draw_pair(
-    rng: np.random.Generator, photos: int, skills: tuple[float, float], group: int
-) -> tuple[Contender, Contender]:
-    """Return two classifiers' answers; photos of one group, `group` of them, are nearly alike."""
+@dataclass(frozen=True)
+class Setting:
+    """Simulated photos, in groups of `group` that are nearly alike, and the accuracy of the runs, 0-1.
+
+    The first and second run are equally good; the third has the accuracy `other` and is too sure of itself.
+    """
+
+    photos: int
+    group: int
+    accuracy: float
+    other: float
+
+
+SETTINGS = (
+    Setting(100, 1, 0.60, 0.66),
+    Setting(100, 1, 0.90, 0.93),
+    Setting(392, 1, 0.90, 0.92),
+    Setting(392, 4, 0.90, 0.92),
+    Setting(392, 1, 0.98, 0.985),
+    Setting(2000, 1, 0.90, 0.91),
+)
+SURE = 1.3
+
+
+def skill_for(accuracy: float) -> float:
+    """Return the head start of the right class with which a classifier is right that often."""
+    noise = np.random.default_rng(0).normal(size=(200_000, CLASSES))
+    low, high = 0.0, 8.0
+    for _ in range(25):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if (noise[:, 0] + middle > noise[:, 1:].max(axis=1)).mean() < accuracy else (low, middle)
+        )
+    return low
+
+
+def draw_noise(rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
+    """Return (N, C) noise of variance 1, nine tenths of which photos of one group of several share."""
+    own = rng.normal(size=(len(groups), CLASSES))
+    if groups[-1] + 1 == len(groups):
+        return own
+    shared = rng.normal(size=(groups[-1] + 1, CLASSES))[groups]
+    noise: np.ndarray = np.sqrt(0.9) * shared + np.sqrt(0.1) * own
+    return noise
+
+
+def draw_runs(rng: np.random.Generator, photos: int, group: int, skills: tuple[float, float]) -> list[Contender]:
+    """Return three runs' answers, two of the first skill and one of the second; they share most of their mistakes."""
     groups = np.arange(photos) // group
-    targets = rng.integers(0, CLASSES, groups.max() + 1)[groups]
-    shared = rng.normal(size=(photos, CLASSES))
-    own = [rng.normal(size=(groups.max() + 1, CLASSES))[groups] for _ in skills]
+    targets = rng.integers(0, CLASSES, groups[-1] + 1)[groups]
+    common, names = draw_noise(rng, groups), tuple(map(str, range(photos)))
     runs = []
-    for number, skill in enumerate(skills):
-        noise = shared if group == 1 else own[number] + 0.3 * shared
+    for number, (skill, sure) in enumerate(((skills[0], 1.0), (skills[0], 1.0), (skills[1], SURE))):
+        logits = np.sqrt(0.7) * common + np.sqrt(0.3) * draw_noise(rng, groups)
+        logits[np.arange(photos), targets] += skill
+        # Times the skill, the softmax is the true probability of each class.
         runs.append(
             Contender(
                 name=str(number),
-                predictions=as_predictions(draw_logits(rng, targets, skill, noise), targets),
-                contents=tuple(map(str, range(photos))),
-                groups=tuple(f"g{g}" if group > 1 else "" for g in groups),
-                used={str(row): "test" for row in range(photos)},
+                predictions=as_predictions(skill * sure * logits, targets),
+                contents=names,
+                groups=tuple(f"g{g}" for g in groups) if group > 1 else ("",) * photos,
+                used=dict.fromkeys(names, "test"),
             )
         )
-    return runs[0], runs[1]
+    return runs
 
 
-def true_scores(rng: np.random.Generator, skills: tuple[float, float]) -> list[float]:
-    """Return the difference of accuracy, of balanced accuracy and of log loss over many photos."""
-    targets = rng.integers(0, CLASSES, 400_000)
-    shared = rng.normal(size=(len(targets), CLASSES))
-    values = []
-    for skill in skills:
-        logits = draw_logits(rng, targets, skill, shared)
-        probs = scaled_probs(logits, 1.0)
-        right = (probs.argmax(axis=1) == targets).mean()
-        values.append((right, right, -np.log(probs[np.arange(len(targets)), targets]).mean()))
-    return [b - a for a, b in zip(*values, strict=True)]
+def true_scores(found: Predictions) -> tuple[float, float, float, float]:
+    """Return `SCORES` of so many photos that chance has no part in them."""
+    rows, right = np.arange(len(found)), found.predicted == found.targets
+    loss = -np.log(found.probs[rows, found.targets]).mean()
+    return right.mean(), right.mean(), loss, calibration_gap(found.confidence, right, rows // 100).root
 
 
-def check_comparisons(rng: np.random.Generator, simulations: int, photos: int) -> None:
-    for group in (1, 4):
-        wrong = np.zeros(len(SCORES))
+def check_comparisons(seed: int, simulations: int) -> None:
+    for number, at in enumerate(SETTINGS):
+        rng = np.random.default_rng((seed, number))
+        skills = (skill_for(at.accuracy), skill_for(at.other))
+        truth = np.array([true_scores(run.predictions) for run in draw_runs(rng, 200_000, 1, skills)])
+        called, own, between = np.zeros((3, len(SCORES)))
         for _ in range(simulations):
-            pair = compare_contenders(draw_pair(rng, photos, (2.4, 2.4), group)).pairs[0]
-            wrong += [pair.differences[name].measurable for name in SCORES]
-        said = ", ".join(f"{name} {share:.1%}" for name, share in zip(SCORES, wrong / simulations, strict=True))
-        print(f"equal runs, {photos} photos in groups of {group}: called different (should be 5 %): {said}", flush=True)
-    skills = (2.4, 2.6)
-    truth = true_scores(rng, skills)
-    held, found, visible = np.zeros(3), 0, []
-    for _ in range(simulations):
-        pair = compare_contenders(draw_pair(rng, photos, skills, 1)).pairs[0]
-        spans = [pair.differences[name].interval for name in SCORES[:3]]
-        held += [low <= value <= high for (low, high), value in zip(spans, truth, strict=True)]
-        found += pair.differences["accuracy"].measurable
-        visible.append((pair.only_first + pair.only_second) / photos)
-    said = ", ".join(f"{name} {share:.1%}" for name, share in zip(SCORES, held / simulations, strict=False))
-    print(f"intervals of differences hold the truth (should be 95 %): {said}")
-    least = smallest_detectable(photos, float(np.mean(visible)))
-    print(f"a difference of {truth[0]:.1%} was found in {found / simulations:.0%}; 80 % is promised at {least:.1%}")
+            found = compare_contenders(draw_runs(rng, at.photos, at.group, skills))
+            called += [found.pairs[0].differences[name].p_value < LEVEL for name in SCORES]
+            for column, name in enumerate(SCORES):
+                low, high = found.runs[2].scores[name].interval
+                own[column] += low <= truth[2, column] <= high
+                low, high = found.pairs[1].differences[name].interval
+                between[column] += low <= truth[2, column] - truth[0, column] <= high
+        print(f"{at.photos} photos in groups of {at.group}, {at.accuracy:.1%} and {at.other:.1%} right")
+        for what, counts in (
+            ("equal runs called different (5 %)", called),
+            ("a run's interval holds the truth (95 %)", own),
+            ("a difference's interval does (95 %)", between),
+        ):
+            said = ", ".join(f"{name} {n / simulations:.1%}" for name, n in zip(SCORES, counts, strict=True))
+            print(f"  {what:40} {said}", flush=True)
 
 
 def check_promises(rng: np.random.Generator, simulations: int) -> None:
@@ -128,12 +169,10 @@ def check_promises(rng: np.random.Generator, simulations: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--photos", type=int, default=392, help="test photos of each simulated pair of runs")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    rng = np.random.default_rng(asked.seed)
-    check_comparisons(rng, asked.simulations, asked.photos)
-    check_promises(rng, max(1, asked.simulations // 5))
+    check_comparisons(asked.seed, asked.simulations)
+    check_promises(np.random.default_rng(asked.seed), max(1, asked.simulations // 5))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -14,8 +15,14 @@ import pydantic
 
 from wildtune.errors import CommandError
 from wildtune.evaluate.averages import average_classes
-from wildtune.evaluate.calibration import confidence_bin
-from wildtune.intervals import Interval, paired_interval, wilson_interval
+from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, gap_difference
+from wildtune.intervals import (
+    Interval,
+    clustered_interval,
+    skewed_interval,
+    weighted_paired_interval,
+    weighted_wilson_interval,
+)
 from wildtune.predict.predictions import Predictions, load_predictions
 from wildtune.runtime import seed_from
 from wildtune.wording import counted, listed
@@ -24,9 +31,7 @@ LEVEL = 0.05
 POWER = 0.8
 SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
 
-_DRAWS = 2000
 _SWAPS = 5000
-_BINS = 15
 
 
 class _Frozen(pydantic.BaseModel):
@@ -34,7 +39,10 @@ class _Frozen(pydantic.BaseModel):
 
 
 class Score(_Frozen):
-    """One score of one run with its 95 % interval (low, high); 0-1, the log loss in nats."""
+    """One score of one run with its 95 % interval (low, high); 0-1, the log loss in nats.
+
+    The calibration error is the root mean square one, with what chance adds to it taken off (`calibration_gap`).
+    """
 
     value: float
     interval: Interval
@@ -168,11 +176,13 @@ def load_contender(run: Path) -> Contender:
 def compare_contenders(runs: Sequence[Contender]) -> RunsComparison:
     """Compare runs' test predictions; the same predictions give the same comparison.
 
-    All tests swap the two runs' answers at random, group by group (a paired randomization test), so that photos that
-    belong together count as one. For the accuracy the distribution is exact, and where every photo is a group by
-    itself the test is McNemar's in its mid-P form (Fagerland, Lydersen and Laake 2013). Intervals come from drawing
-    groups anew (paired bootstrap), that of an accuracy and of a difference of accuracies without groups by Wilson and
-    Newcombe. P-values are corrected for the number of pairs (Holm 1979), each score by itself.
+    Photos that belong together count as one: groups are what the tests and variances are made of. The tests swap the
+    two runs' answers at random, group by group (a paired randomization test). For the accuracy the distribution is
+    exact, and where every photo is a group by itself the test is McNemar's in its mid-P form (Fagerland, Lydersen and
+    Laake 2013). That of the calibration error is `gap_difference`. Intervals: Wilson's of shares and Tango's of their
+    differences, with design effects for groups and for classes that count the same (Rao and Scott 1992); Hall's of a
+    log loss, Student's of a difference of two. P-values are corrected for the number of pairs (Holm 1979), each score
+    by itself.
     """
     rows, notes = _common_photos(runs)
     clusters = _cluster_numbers([runs[0].groups[row] for row in rows[0]])
@@ -180,29 +190,20 @@ def compare_contenders(runs: Sequence[Contender]) -> RunsComparison:
     tables = [
         _tabulate(run.predictions, np.array(chosen), names, clusters) for run, chosen in zip(runs, rows, strict=True)
     ]
-    photos = np.bincount(clusters)
-    of_class = _sums(_one_hot(tables[0].label, len(names)), clusters)
-    alone = len(photos) == len(clusters)
-    weights = _draw_weights(len(photos), seed_from("compare", *(run.contents for run in runs)))
-    drawn = [_scores(weights @ t.sums, weights @ photos, weights @ of_class) for t in tables]
-    observed = [_scores(t.sums.sum(0)[None], photos.sum()[None], of_class.sum(0)[None])[0] for t in tables]
+    groups = int(clusters.max()) + 1
     scored = tuple(
-        RunScores(run=run.name, scores=_run_scores(table, value, scatter, run.predictions, alone))
-        for run, table, value, scatter in zip(runs, tables, observed, drawn, strict=True)
+        RunScores(run=run.name, scores=_run_scores(table, clusters)) for run, table in zip(runs, tables, strict=True)
     )
-    found = []
-    for a, b in combinations(range(len(runs)), 2):
-        values = _differences(tables[a], tables[b], clusters, of_class, (observed[a], observed[b]))
-        spans = [_percentiles(drawn[b][:, i] - drawn[a][:, i]) for i in range(len(SCORES))]
-        if alone:
-            spans[0] = paired_interval(np.stack([tables[a].right, tables[b].right], axis=1))
-        found.append((a, b, values, spans))
-    adjusted = np.array([holm([pair[2][i][1] for pair in found]) for i in range(len(SCORES))]).T
+    found = [
+        (a, b, _differences(tables[a], tables[b], clusters, scored[a].scores, scored[b].scores))
+        for a, b in combinations(range(len(runs)), 2)
+    ]
+    adjusted = np.array([holm([pair[2][i][2] for pair in found]) for i in range(len(SCORES))]).T
     pairs = tuple(
-        _pair(runs[a].name, runs[b].name, (tables[a], tables[b]), clusters, values, spans, after)
-        for (a, b, values, spans), after in zip(found, adjusted, strict=True)
+        _pair(runs[a].name, runs[b].name, (tables[a], tables[b]), clusters, values, after)
+        for (a, b, values), after in zip(found, adjusted, strict=True)
     )
-    return RunsComparison(photos=len(clusters), groups=len(photos), runs=scored, pairs=pairs, notes=tuple(notes))
+    return RunsComparison(photos=len(clusters), groups=groups, runs=scored, pairs=pairs, notes=tuple(notes))
 
 
 def sign_flip_p_value(sums: np.ndarray) -> float:
@@ -267,15 +268,13 @@ def smallest_detectable(photos: float, disagreement: float, level: float = LEVEL
 
 @dataclass(frozen=True)
 class _Table:
-    """A run on the common photos: label and answer of each, and what each group adds to the scores' sums.
+    """A run on the common photos, each (N,): weights give every class the same say and have a mean of 1."""
 
-    sums   (G, 2 + C + bins): right answers, log loss, right answers of each class, confidence less right in each bin
-    """
-
-    label: np.ndarray
     right: np.ndarray
+    loss: np.ndarray
+    weights: np.ndarray
     confusion: np.ndarray
-    sums: np.ndarray
+    gap: CalibrationGap
 
 
 def _common_photos(runs: Sequence[Contender]) -> tuple[list[list[int]], list[str]]:
@@ -336,79 +335,77 @@ def _tabulate(predictions: Predictions, rows: np.ndarray, names: Sequence[str], 
     index = {name: number for number, name in enumerate(names)}
     label = np.array([index[predictions.labels[row]] for row in rows])
     targets, predicted, probs = predictions.targets[rows], predictions.predicted[rows], predictions.probs[rows]
-    right, confidence = targets == predicted, probs.max(axis=1)
-    loss = -np.log(np.maximum(probs[np.arange(len(rows)), targets], 1e-7))
-    gaps = _one_hot(confidence_bin(confidence, _BINS), _BINS) * (confidence - right)[:, None]
-    each = np.concatenate([right[:, None], loss[:, None], _one_hot(label, len(names)) * right[:, None], gaps], axis=1)
+    right = targets == predicted
     count = len(predictions.class_names)
-    confusion = np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
-    return _Table(label, right, confusion, _sums(each, clusters))
+    return _Table(
+        right=right,
+        loss=-np.log(np.maximum(probs[np.arange(len(rows)), targets], 1e-7)),
+        weights=len(rows) / (len(names) * np.bincount(label)[label]),
+        confusion=np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count),
+        gap=calibration_gap(probs.max(axis=1), right, clusters),
+    )
 
 
-def _one_hot(numbers: np.ndarray, count: int) -> np.ndarray:
-    hot: np.ndarray = (numbers[:, None] == np.arange(count)).astype(np.float64)
-    return hot
-
-
-def _sums(each: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return the sums of (N, K) values within each group, (G, K)."""
-    total = np.zeros((int(clusters.max()) + 1, each.shape[1]))
-    np.add.at(total, clusters, each)
-    return total
-
-
-def _draw_weights(groups: int, seed: int) -> np.ndarray:
-    """Return how often each bootstrap sample has each group, (draws, G)."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(groups, np.full(groups, 1 / groups), size=_DRAWS).astype(np.float64)
-
-
-def _scores(sums: np.ndarray, photos: np.ndarray, of_class: np.ndarray) -> np.ndarray:
-    """Return `SCORES`, (B, 4), from B tables' sums (B, K), photos (B,) and photos of each class (B, C)."""
-    classes = of_class.shape[1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = np.where(of_class > 0, sums[:, 2 : 2 + classes] / of_class, np.nan)
-    balanced = np.nanmean(recall, axis=1)
-    gap = np.abs(sums[:, 2 + classes :]).sum(axis=1) / photos
-    return np.stack([sums[:, 0] / photos, balanced, sums[:, 1] / photos, gap], axis=1)
-
-
-def _run_scores(
-    table: _Table, value: np.ndarray, drawn: np.ndarray, predictions: Predictions, alone: bool
-) -> dict[str, Score]:
-    spans = [_percentiles(drawn[:, i]) for i in range(len(SCORES))]
-    if alone:
-        spans[0] = wilson_interval(int(table.right.sum()), len(table.right))
-        spans[1] = average_classes(table.confusion).balanced_accuracy_interval
-    # Few photos show a gap of calibration by chance, and those drawn anew twice that: mirrored, the two cancel.
-    gap = float(value[3])
-    spans[3] = (max(0.0, 2 * gap - spans[3][1]), max(gap, 2 * gap - spans[3][0]))
+def _run_scores(table: _Table, clusters: np.ndarray) -> dict[str, Score]:
+    """Return each of `SCORES` of a run with its interval."""
+    even = np.ones(len(clusters))
+    balanced = average_classes(table.confusion)
+    alone = int(clusters.max()) + 1 == len(clusters)
     return {
-        name: Score(value=float(number), interval=span) for name, number, span in zip(SCORES, value, spans, strict=True)
+        "accuracy": Score(
+            value=float(table.right.mean()), interval=weighted_wilson_interval(table.right, clusters, even)
+        ),
+        "balanced accuracy": Score(
+            value=balanced.balanced_accuracy,
+            interval=balanced.balanced_accuracy_interval
+            if alone
+            else weighted_wilson_interval(table.right, clusters, table.weights),
+        ),
+        "log loss": Score(value=float(table.loss.mean()), interval=_not_below_zero(table.loss, clusters)),
+        "calibration error": Score(value=table.gap.root, interval=table.gap.interval),
     }
 
 
-def _percentiles(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(low), float(high)
+def _not_below_zero(loss: np.ndarray, clusters: np.ndarray) -> Interval:
+    low, high = skewed_interval(loss, clusters)
+    return max(0.0, low), high
 
 
 def _differences(
-    first: _Table, second: _Table, clusters: np.ndarray, of_class: np.ndarray, observed: tuple[np.ndarray, np.ndarray]
-) -> list[tuple[float, float]]:
-    """Return for each of `SCORES` the difference, second less first, and its p-value."""
-    difference = observed[1] - observed[0]
-    rng = np.random.default_rng(seed_from("compare swaps", len(clusters)))
-    swapped = rng.integers(0, 2, (_SWAPS, len(first.sums))).astype(np.float64)
-    photos, labels = np.array([float(len(clusters))]), of_class.sum(axis=0)[None]
-    change, base = second.sums - first.sums, first.sums.sum(axis=0)
-    one = _scores(base + swapped @ change, photos, labels)
-    other = _scores(second.sums.sum(axis=0) - swapped @ change, photos, labels)
-    chance = np.abs(one - other)
-    # The observed order is one of the possible ones, so that no p-value is 0 (Phipson and Smyth 2010).
-    p_values = (1 + (chance >= np.abs(difference) - 1e-12).sum(axis=0)) / (_SWAPS + 1)
-    p_values[0] = sign_flip_p_value(np.round(change[:, 0]))
-    return [(float(d), float(p)) for d, p in zip(difference, p_values, strict=True)]
+    first: _Table, second: _Table, clusters: np.ndarray, scores: dict[str, Score], others: dict[str, Score]
+) -> list[tuple[float, Interval, float]]:
+    """Return for each of `SCORES` the difference, second less first, its interval and its p-value."""
+    change = second.right.astype(float) - first.right
+    loss = second.loss - first.loss
+    values = [others[name].value - scores[name].value for name in SCORES[:3]]
+    spans = [
+        weighted_paired_interval(change, clusters, np.ones(len(clusters))),
+        weighted_paired_interval(change, clusters, first.weights),
+        clustered_interval(loss, clusters),
+    ]
+    p_values = [
+        sign_flip_p_value(np.bincount(clusters, change)),
+        _random_flip_p_value(np.bincount(clusters, change * first.weights)),
+        _random_flip_p_value(np.bincount(clusters, loss)),
+    ]
+    return [*zip(values, spans, p_values, strict=True), gap_difference(first.gap, second.gap)]
+
+
+def _random_flip_p_value(sums: np.ndarray) -> float:
+    """Return what `sign_flip_p_value` does, for numbers that are not whole, from 5,000 choices of signs."""
+    total = abs(float(sums.sum()))
+    reached = np.abs(_signs(len(sums)) @ sums.astype(np.float32))
+    near = 1e-5 * float(np.abs(sums).sum())  # what single precision cannot tell apart counts as equal
+    over, same = int((reached > total + near).sum()), int((np.abs(reached - total) <= near).sum())
+    # The observed signs are one of the choices, so that no p-value is 0 (Phipson and Smyth 2010).
+    return (over + (same + 1) / 2) / (_SWAPS + 1) if total > near else 1.0
+
+
+@lru_cache(maxsize=2)
+def _signs(groups: int) -> np.ndarray:
+    """Return the choices of signs, (swaps, G) float32 of -1 and 1; the same for as many groups."""
+    rng = np.random.default_rng(seed_from("compare swaps", groups))
+    return (2 * rng.integers(0, 2, (_SWAPS, groups), dtype=np.int8) - 1).astype(np.float32)
 
 
 def _pair(
@@ -416,15 +413,14 @@ def _pair(
     second: str,
     tables: tuple[_Table, _Table],
     clusters: np.ndarray,
-    values: Sequence[tuple[float, float]],
-    spans: Sequence[Interval],
+    values: Sequence[tuple[float, Interval, float]],
     adjusted: np.ndarray,
 ) -> Pair:
     a, b = tables
     changed = int((a.right != b.right).sum())
-    sums = np.round(b.sums[:, 0] - a.sums[:, 0])
+    sums = np.bincount(clusters, b.right.astype(float) - a.right)
     # Photos that are right and wrong together in their groups count as fewer.
-    effect = max(1.0, float((sums**2).sum()) / changed) if changed else len(clusters) / len(a.sums)
+    effect = max(1.0, float((sums**2).sum()) / changed) if changed else len(clusters) / len(sums)
     return Pair(
         first=first,
         second=second,
@@ -432,7 +428,7 @@ def _pair(
         only_second=int((~a.right & b.right).sum()),
         differences={
             name: Difference(value=value, interval=span, p_value=p, adjusted=float(after))
-            for name, (value, p), span, after in zip(SCORES, values, spans, adjusted, strict=True)
+            for name, (value, span, p), after in zip(SCORES, values, adjusted, strict=True)
         },
         smallest=smallest_detectable(len(clusters) / effect, changed / len(clusters)),
     )
@@ -448,6 +444,7 @@ def describe_comparison(found: RunsComparison) -> str:
     for run in found.runs:
         cells = [_score_text(name, run.scores[name]) for name in SCORES]
         lines.append(f"{run.run:{width}}  " + "  ".join(f"{cell:26}" for cell in cells).rstrip())
+    lines.append("calibration error: root mean square gap, without what chance adds to it")
     for pair in found.pairs:
         lines += ["", f"{pair.second} against {pair.first}"]
         lines += [f"  {_difference_text(name, pair.differences[name], len(found.pairs))}" for name in SCORES]

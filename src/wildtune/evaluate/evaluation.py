@@ -143,8 +143,8 @@ def evaluate(predictions: Predictions, side: str = "test") -> Evaluation:
 def compare(first: Predictions, second: Predictions, names: tuple[str, str] = ("first", "second")) -> Comparison:
     """Compare two models photo by photo, on the photos that both predict and whose labels are known.
 
-    The test is McNemar's in its exact form; the interval of the difference is Newcombe's method 10 for paired
-    shares (Newcombe 1998). Photos are matched by path. Raises ValueError when none is common.
+    The test is McNemar's in its exact form; the interval of the difference is by Tango's score method for paired
+    shares (Tango 1998). Photos are matched by path. Raises ValueError when none is common.
     """
     rows = {path: i for i, path in enumerate(second.paths)}
     pairs = [(i, rows[path]) for i, path in enumerate(first.paths) if path in rows]
@@ -173,7 +173,7 @@ def compare(first: Predictions, second: Predictions, names: tuple[str, str] = ("
         only_first=only_first,
         only_second=only_second,
         difference=(only_second - only_first) / len(right),
-        interval=paired_interval(right),
+        interval=paired_interval(only_first, only_second, len(right)),
         p_value=min(1.0, 2 * tail),
     )
 
