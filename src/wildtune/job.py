@@ -37,6 +37,7 @@ from wildtune.predict.predictor import Predictor, create_predictor, say_what_it_
 from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
+from wildtune.report.heat_maps import create_heat_maps
 from wildtune.report.page import write_report
 from wildtune.train import checkpoint
 from wildtune.train.batches import Side, create_cache, load_sides
@@ -322,7 +323,7 @@ def _carry_out(
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
-    _report(folder, plan, findings, evaluation, shown)
+    _report(folder, plan, findings, evaluation, shown, bundle, reporter)
     reporter.say(_headline(evaluation, folder))
     return Run(folder, plan, bundle, evaluation)
 
@@ -454,7 +455,15 @@ def _provenance(plan: Plan, detections: Detections | None) -> dict[str, Any]:
     }
 
 
-def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluation, shown: Predictions) -> Path:
+def _report(
+    folder: Path,
+    plan: Plan,
+    findings: Findings,
+    evaluation: RunEvaluation,
+    shown: Predictions,
+    bundle: Bundle,
+    reporter: Reporter,
+) -> Path:
     catalogue = findings.catalogue
     photos = {photo.path: photo for photo in findings.usable}
 
@@ -462,6 +471,8 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
         photo = photos.get(path)
         return create_thumbnail(catalogue.read_bytes(photo), box=photo.box) if photo else None
 
+    with reporter.bar("drawing heat maps") as tell:
+        heat_maps = create_heat_maps(bundle, catalogue, photos, shown, tell)
     content = RunContent(
         title=f"{plan.backbone} on {len(plan.class_names)} classes",
         plan=plan,
@@ -472,6 +483,7 @@ def _report(folder: Path, plan: Plan, findings: Findings, evaluation: RunEvaluat
         predictions=shown,
         load_thumbnail=thumbnail,
         moves=load_moves(folder / "stages.jsonl"),
+        heat_maps=heat_maps,
     )
     return write_report(content, folder / "report")
 

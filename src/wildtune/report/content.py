@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wildtune.evaluate.evaluation import RunEvaluation
 from wildtune.predict.predictions import Predictions
+from wildtune.report.heat_maps import HeatMap
 from wildtune.train.history import EpochRecord, StageMove
 from wildtune.train.plan import Plan, PlannedStage
 
@@ -35,6 +36,7 @@ class RunContent:
     load_thumbnail   gives a small JPEG (or PNG) of a photo by its path, None where there is none
     predictions      the final model's on the headline side; without them there is no reliability diagram
     moves            how far each stage moved its weights
+    heat_maps        photos with what spoke for the classes, wrong predictions first
     """
 
     title: str
@@ -46,6 +48,7 @@ class RunContent:
     load_thumbnail: Callable[[str], bytes | None] = _no_thumbnail
     predictions: Predictions | None = None
     moves: tuple[StageMove, ...] = ()
+    heat_maps: tuple[HeatMap, ...] = ()
 
     @property
     def trained_stages(self) -> tuple[PlannedStage, ...]:

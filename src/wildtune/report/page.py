@@ -23,6 +23,7 @@ from wildtune.report.analysis import (
 from wildtune.report.canvas import inline
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.foreseen import effect_rows, reach_rows
+from wildtune.report.heat_maps import scale_stops
 from wildtune.report.verdict import compare_text
 from wildtune.train.cautions import batchnorm_text
 
@@ -100,6 +101,8 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         pairs=_confused_pairs(score),
         mistakes=_mistake_cards(content),
         mistakes_left=max(len(score.mistakes) - MOST_MISTAKES, 0),
+        heat_maps=_heat_map_groups(content),
+        heat_scale=scale_stops(),
         faults=_fault_groups(content),
         faults_total=len(content.findings),
         notices=[wording.plain(notice) for notice in content.plan.notices],
@@ -258,6 +261,25 @@ def _mistake_cards(content: RunContent) -> list[dict[str, str]]:
         }
         for mistake in content.evaluation.headline.mistakes[:MOST_MISTAKES]
     ]
+
+
+def _heat_map_groups(content: RunContent) -> list[list[dict[str, Any]]]:
+    """Return the cards of the wrong predictions and those of the right ones, leaving out a group that is empty."""
+    cards = [
+        {
+            "label": wording.plain(shown.label),
+            "prediction": wording.plain(shown.prediction),
+            "confidence": f"{shown.confidence * 100:.0f} %",
+            "path": wording.plain(shown.path),
+            "photo": data_uri(shown.photo),
+            "for_prediction": data_uri(shown.for_prediction),
+            "for_label": data_uri(shown.for_label),
+            "right": shown.label == shown.prediction,
+        }
+        for shown in content.heat_maps
+    ]
+    groups = [[card for card in cards if card["right"] == right] for right in (False, True)]
+    return [group for group in groups if group]
 
 
 def _fault_groups(content: RunContent) -> list[dict[str, Any]]:
