@@ -27,7 +27,7 @@ STAGES = (
 )
 REPORT = ("keras lab5", "wildtune lab5")
 REPORT_EPOCHS = {"transfer": 20, "finetune": 20}
-PEERS = ("keras", "torch", "fastai", "lightning")
+PREDICTORS = ("keras", "keras bfloat16", "torch", "torch bfloat16", "fastai", "lightning")
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
@@ -136,7 +136,7 @@ class Comparison:
     def predictions(self) -> str:
         """Return the table of start-up (one photo) and of photos a second beyond it."""
         lines = []
-        names = [name for name in PEERS if self.rounds_of(f"{name} predict", f"{name} predict one photo")]
+        names = [name for name in PREDICTORS if self.rounds_of(f"{name} predict", f"{name} predict one photo")]
         for name in ("wildtune", *names):
             rounds = self.rounds_of(f"{name} predict", f"{name} predict one photo", "wildtune predict one photo")
             start = [self.by_job[f"{name} predict one photo"][number]["seconds"] for number in rounds]
