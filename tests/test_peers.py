@@ -81,6 +81,15 @@ def test_ratios_say_how_many_times_faster_wildtune_is(peers: ModuleType) -> None
     assert "| ratio | 1.93 |" in made.report()
 
 
+def test_a_folder_that_takes_little_longer_than_one_photo_has_no_rate(peers: ModuleType) -> None:
+    import tables
+
+    rows = [row("wildtune predict", 14.0, photos=9), row("wildtune predict one photo", 4.0, photos=1)]
+    rows += [row("keras predict", 4.1, photos=9), row("keras predict one photo", 4.0, photos=1)]
+    made = tables.Comparison(rows, {})
+    assert "| keras | 4.0 | 1.00 | too few photos to say |" in made.predictions()
+
+
 def test_time_to_accuracy_is_to_the_peers_best_and_says_where_it_is_not_reached(peers: ModuleType) -> None:
     import tables
 

@@ -103,18 +103,33 @@ def list_jobs(settings: Settings, photos: Path, place: Path, seed: int) -> list[
 
 def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, ...]) -> list[Job]:
     """Return the jobs that predict every photo of the folder, and those that predict one, which is the start-up."""
-    scripts = {"keras": "keras_lab5.py", "torch": "torch_loop.py", "fastai": "fastai_fine_tune.py"}
-    scripts["lightning"] = "lightning_loop.py"
+    scripts = {
+        "keras": ("keras_lab5.py",),
+        "torch": ("torch_loop.py",),
+        "fastai": ("fastai_fine_tune.py",),
+        "lightning": ("lightning_loop.py",),
+    }
+    if has_bfloat16_tiles():
+        scripts["keras bfloat16"] = (*scripts["keras"], "--bfloat16")
+        scripts["torch bfloat16"] = (*scripts["torch"], "--bfloat16")
     one = list_photos(photos)[0]
     jobs = []
     for what, target in (("predict one photo", one), ("predict", str(photos))):
         ours = (program, "predict", str(place / "run"), target, "--out", "predictions.csv")
         jobs.append(Job(f"wildtune {what}", "wildtune", ours))
-        for peer, script in scripts.items():
+        for name, (script, *more) in scripts.items():
             # Where an option is given twice, the later counts.
-            command = (script, "predict", *data, "--photos", target)
-            jobs.append(Job(f"{peer} {what}", peer, command))
+            command = (script, "predict", *data, "--photos", target, *more)
+            jobs.append(Job(f"{name} {what}", name.split()[0], command))
     return jobs
+
+
+def has_bfloat16_tiles() -> bool:
+    """Return whether the CPU multiplies matrices of bfloat16 in tiles (AMX), where it is worth trying."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def create_environment(folder: Path, peer: str) -> Path:

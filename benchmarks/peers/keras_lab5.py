@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -47,10 +48,14 @@ def adjust(pixels):
     return tf.clip_by_value(tf.image.adjust_brightness(pixels, 0.1), 0.0, 255.0)
 
 
-def create_dataset(paths: list[str], targets: list[int], keep: bool, shuffle: bool, seed: int = 0) -> tf.data.Dataset:
+def create_dataset(
+    paths: Sequence[str], targets: Sequence[int], keep: bool, shuffle: bool, seed: int = 0
+) -> tf.data.Dataset:
     """Return batches of (adjusted pixels, target): canvases, or their centres where nothing is to be shuffled."""
     left = (CANVAS - SIZE) // 2
-    data = tf.data.Dataset.from_tensor_slices((paths, [is_common(path) for path in paths], targets))
+    # Lists, as tf.data takes a tuple for parts of an element.
+    parts = list(paths), [is_common(path) for path in paths], list(targets)
+    data = tf.data.Dataset.from_tensor_slices(parts)
 
     def load(path, common, target):
         pixels = tf.image.resize(load_pixels(path, common), (CANVAS, CANVAS))

@@ -27,7 +27,7 @@ STAGES = (
 )
 REPORT = ("keras lab5", "wildtune lab5")
 REPORT_EPOCHS = {"transfer": 20, "finetune": 20}
-PEERS = ("keras", "torch", "fastai", "lightning")
+PREDICTORS = ("keras", "keras bfloat16", "torch", "torch bfloat16", "fastai", "lightning")
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
@@ -136,16 +136,17 @@ class Comparison:
     def predictions(self) -> str:
         """Return the table of start-up (one photo) and of photos a second beyond it."""
         lines = []
-        names = [name for name in PEERS if self.rounds_of(f"{name} predict", f"{name} predict one photo")]
+        names = [name for name in PREDICTORS if self.rounds_of(f"{name} predict", f"{name} predict one photo")]
         for name in ("wildtune", *names):
             rounds = self.rounds_of(f"{name} predict", f"{name} predict one photo", "wildtune predict one photo")
             start = [self.by_job[f"{name} predict one photo"][number]["seconds"] for number in rounds]
             ours = [self.by_job["wildtune predict one photo"][number]["seconds"] for number in rounds]
-            rates = [self.rate(name, number) for number in rounds]
-            our_rates = [self.rate("wildtune", number) for number in rounds]
             start_ratio = spread((a / b for a, b in zip(start, ours, strict=True)), 2)
-            ratio = spread((b / a for a, b in zip(rates, our_rates, strict=True)), 2)
-            lines.append((name, spread(start), start_ratio, spread(rates), ratio))
+            rates = [(self.rate(name, number), self.rate("wildtune", number)) for number in rounds]
+            said = "too few photos to say", ""
+            if all(theirs > 0 and mine > 0 for theirs, mine in rates):
+                said = spread(theirs for theirs, _ in rates), spread((mine / theirs for theirs, mine in rates), 2)
+            lines.append((name, spread(start), start_ratio, *said))
         heads = (
             "Predicting from a folder",
             "One photo, start to end, s",
@@ -156,9 +157,13 @@ class Comparison:
         return table(heads, lines)
 
     def rate(self, name: str, number: int) -> float:
-        """Return how many photos more a second a tool predicts, from its times for the folder and for one photo."""
+        """Return how many photos more a second a tool predicts, from its times for the folder and for one photo.
+
+        0 where the folder took not even half as long again as one photo: chance then decides the difference.
+        """
         whole, one = (self.by_job[f"{name} {what}"][number] for what in ("predict", "predict one photo"))
-        return (whole["photos"] - 1) / (whole["seconds"] - one["seconds"])
+        beyond = whole["seconds"] - one["seconds"]
+        return (whole["photos"] - 1) / beyond if beyond > one["seconds"] / 2 else 0.0
 
     def report(self) -> str:
         """Return the table of the report's whole recipe."""
