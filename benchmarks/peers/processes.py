@@ -48,8 +48,8 @@ def run_timed(command: Sequence[str], folder: Path, environment: Mapping[str, st
     seconds = time.time() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     watch.stop()
-    # Samples may miss a short peak of one process, of which the system itself knows.
-    peak = max(watch.peak_bytes, usage.ru_maxrss * 1024)
+    # The system's own peak counts what this process held when it started the other: only where nothing was sampled.
+    peak = watch.peak_bytes or usage.ru_maxrss * 1024
     return Timed(process.returncode, seconds, peak, tuple(lines))
 
 
