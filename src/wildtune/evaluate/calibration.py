@@ -166,7 +166,7 @@ def gap_difference(first: CalibrationGap, second: CalibrationGap) -> tuple[float
     difference = second.root - first.root
     if count < 2:
         return difference, (-1.0, 1.0), 1.0
-    error = math.sqrt(float((change**2).sum()) * count / (count - 1))
+    error = _standard_error(change)
     distance = abs(second.square - first.square)
     p_value = float(2 * stats.t.sf(distance / error, count - 1)) if error else 1.0
     (low1, high1), (low2, high2) = first.interval, second.interval
@@ -179,4 +179,10 @@ def _square_half_width(shares: np.ndarray) -> float:
     count = len(shares)
     if count < 2:
         return 1.0
-    return student_quantile(count - 1) * math.sqrt(float((shares**2).sum()) * count / (count - 1))
+    return student_quantile(count - 1) * _standard_error(shares)
+
+
+def _standard_error(shares: np.ndarray) -> float:
+    """Return the standard error of a sum of two or more clusters' shares, (G,), whose mean is 0."""
+    count = len(shares)
+    return math.sqrt(float((shares**2).sum()) * count / (count - 1))
