@@ -107,7 +107,7 @@ def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
 
     def note(layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
         outputs = forward(layer, inputs)
-        dtypes[torch.is_grad_enabled() and inputs.requires_grad].add(outputs.dtype)
+        dtypes[layer.training and inputs.requires_grad].add(outputs.dtype)
         return outputs
 
     monkeypatch.setattr(nn.Linear, "forward", note)
@@ -116,7 +116,7 @@ def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
     assert [stage.part_size for stage in run.plan.stages] == [8, 8]
     assert "computed in bfloat16" in (tmp_path / "run" / "train.log").read_text()
     assert dtypes[True] == {torch.bfloat16}  # training every weight
-    assert dtypes[False] == {torch.float32}  # a head on its features, validation
+    assert dtypes[False] == {torch.float32}  # a head on its features, validation, heat maps
     for path in (tmp_path / "run" / "checkpoints" / "stages").glob("*.safetensors"):
         assert {weights.dtype for weights in load_file(path).values()} <= {torch.float32, torch.int64}
 
