@@ -9,8 +9,9 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from wildtune.model import gradients as fast_gradients
 from wildtune.model.freeze import batchnorm_state, freeze_batchnorm
-from wildtune.model.gradients import _DepthwiseConvolution, _Relu6FromOutput, speed_up_gradients
+from wildtune.model.gradients import _DepthwiseConvolution, _PointwiseConvolution, _Relu6FromOutput, speed_up_gradients
 from wildtune.runtime import can_compile
 
 
@@ -25,16 +26,25 @@ def test_relu6_from_its_output_is_torchs_own_bit_by_bit() -> None:
     assert torch.equal(torchs.grad, ours.grad)  # type: ignore[arg-type]
 
 
+@pytest.fixture(params=[False, True], ids=["wide vectors", "narrow vectors"])
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both kinds of CPU, whichever this is."""
+    monkeypatch.setattr(fast_gradients, "_has_narrow_vectors", lambda: request.param)
+    return bool(request.param)
+
+
 @pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_trains_alike_with_the_fast_gradients() -> None:
+def test_a_compiled_network_trains_alike_with_the_fast_gradients(narrow: bool) -> None:
     gradients = []
     for fast in (False, True):
         torch.manual_seed(0)
-        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 5, 2, 2, groups=4))
+        layers = (nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 5, 2, 2, groups=4), nn.Conv2d(4, 3, 1))
+        network = nn.Sequential(*layers)
         if fast:
             speed_up_gradients(network)
             assert type(network[1]) is not nn.ReLU6
             assert type(network[2]) is not nn.Conv2d
+            assert (type(network[3]) is not nn.Conv2d) == narrow
         torch.compile(network, dynamic=False)(torch.randn(2, 3, 8, 8) * 9).sum().backward()
         gradients.append([p.grad for p in network.parameters()])
     for plain, swapped in zip(*gradients, strict=True):
@@ -87,7 +97,7 @@ def test_a_batchnorm_that_is_not_frozen_is_left_alone() -> None:
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1)])
 def test_depthwise_gradients_are_those_of_torch(
-    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], narrow: bool
 ) -> None:
     torch.manual_seed(0)
     for height, width in ((9, 12), (10, 11)):  # with and without edges that a strided kernel never reaches
@@ -107,8 +117,21 @@ def test_depthwise_gradients_are_those_of_torch(
             torch.testing.assert_close(expected, found, rtol=1e-10, atol=1e-10)
 
 
+def test_pointwise_gradients_are_those_of_torch() -> None:
+    gradients = []
+    for function in (conv2d, _PointwiseConvolution.apply):
+        torch.manual_seed(0)
+        inputs = torch.randn(2, 6, 3, 5, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(4, 6, 1, 1, dtype=torch.float64, requires_grad=True)
+        outputs = function(inputs, weight)
+        outputs.backward(torch.randn_like(outputs))
+        gradients.append((outputs, inputs.grad, weight.grad))
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(expected, found, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "tf_mobilenetv3_small_minimal_100", "convnext_atto"])
-def test_a_whole_network_has_the_same_gradients(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_network_has_the_same_gradients(backbone: str, narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With paddings of torch's kind and of TensorFlow's, biases, and kernels of 7 x 7."""
     gradients = []
     for fast in (False, True):
@@ -125,8 +148,10 @@ def test_a_whole_network_has_the_same_gradients(backbone: str, monkeypatch: pyte
         torch.testing.assert_close(plain, gradients[1][name], rtol=1e-7, atol=1e-9, msg=name)
 
 
-def test_other_convolutions_keep_their_own_gradients() -> None:
+def test_other_convolutions_keep_their_own_gradients(narrow: bool) -> None:
     layers = (
+        nn.Conv2d(8, 8, 1, stride=2),
+        nn.Conv2d(8, 8, 1, padding=1),
         nn.Conv2d(8, 8, 3, groups=4),
         nn.Conv2d(8, 16, 3, groups=8),
         nn.Conv2d(8, 8, 3, groups=8, dilation=2),
