@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from shapes import BACKBONE, small_recipe
+from wildtune import job
 from wildtune.evaluate import growing_heads, learning_curve, power_law
 from wildtune.evaluate.growing_heads import SHARES, measure_errors
 from wildtune.evaluate.learning_curve import (
@@ -21,7 +23,9 @@ from wildtune.evaluate.learning_curve import (
 )
 from wildtune.evaluate.power_law import PowerLaws, fit_power_laws
 from wildtune.intervals import clustered_wilson_interval
+from wildtune.model.backbone import create_classifier
 from wildtune.photos.catalogue import Photo
+from wildtune.train import doubts
 
 SIZES = np.array(SHARES)
 
@@ -219,3 +223,35 @@ def test_what_cannot_be_said_is_not_said() -> None:
     assert not Needed(factor=None, low=2.0, high=None).is_reached
     assert Needed(factor=None, low=2.0, high=None).is_known
     assert not Needed(factor=3.0, low=0.9, high=None).is_known
+
+
+def test_a_run_measures_its_curve_without_the_test_photos_and_a_resumed_one_has_it_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, few in (("LEAST_PHOTOS", 20), ("LEAST_OF_CLASS", 8), ("LEAST_GROUPS", 5)):
+        monkeypatch.setattr(learning_curve, name, few)
+    asked: list[set[str]] = []
+
+    def spy(given: list[Photo], features: np.ndarray, groups: list[str], seed: int) -> LearningCurve:
+        asked.append({photo.path for photo in given})
+        return measure_learning_curve(given, features, groups, seed)
+
+    monkeypatch.setattr(doubts, "measure_learning_curve", spy)
+    torch.manual_seed(0)
+    torch.save(create_classifier(BACKBONE, 7).state_dict(), tmp_path / "start.pth")
+    recipe = small_recipe("stages.0.epochs=1", "stages.1.epochs=1")
+    run = job.train(photos, recipe.model_copy(update={"weights": str(tmp_path / "start.pth")}), tmp_path / "run")
+    lines = (run.folder / "split.csv").read_text("utf-8").splitlines()[1:]
+    sides = {line.split(",")[0]: line.split(",")[2] for line in lines}
+    assert "test" in sides.values()
+    assert asked == [{path for path, side in sides.items() if side != "test"}]
+    curve = load_learning_curve(run.folder / "learning_curve.json")
+    assert curve.photos == len(asked[0])
+    assert curve.measured
+    page = (run.folder / "report" / "index.html").read_bytes()
+    assert b"If every class had twice as many photos" in page
+    assert (run.folder / "report" / "learning-curve.svg").exists()
+    (run.folder / "learning_curve.json").unlink()
+    job.resume(run.folder)
+    assert load_learning_curve(run.folder / "learning_curve.json") == curve
+    assert (run.folder / "report" / "index.html").read_bytes() == page

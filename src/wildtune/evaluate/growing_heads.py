@@ -60,7 +60,7 @@ def measure_errors(features: np.ndarray, targets: np.ndarray, groups: np.ndarray
         for place, (share, draws) in enumerate(zip(SHARES, _DRAWS, strict=True)):
             sides = [(draw, fold) for draw in range(draws) for fold in range(FOLDS)]
             rows = [
-                _draw_share(share, folds != fold, targets, groups, seed_from(seed, "curve draw", draw))
+                draw_share(share, folds != fold, targets, groups, seed_from(seed, "curve draw", draw))
                 for draw, fold in sides
             ]
             heads = train_heads(inputs, labels, rows)
@@ -91,7 +91,7 @@ def _principal_components(features: np.ndarray, seed: int) -> Tensor:
     return torch.cat([values, torch.full((len(values), 1), largest or 1.0)], dim=1)
 
 
-def _draw_share(share: float, side: np.ndarray, targets: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def draw_share(share: float, side: np.ndarray, targets: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """Return the rows of about a share of each class among the photos `side`, bool (N,), in whole groups.
 
     Groups come in one order of chance, so that a larger share holds the smaller ones; each class has at least one. A
