@@ -64,7 +64,7 @@ def test_the_section_says_what_more_photos_bring_with_intervals() -> None:
     ("needed", "words"),
     [
         (Needed(factor=0.7, low=0.2, high=3.0), "probably enough"),
-        (Needed(factor=2.0, low=1.5, high=3.33), "about 160 (120 to 260)"),
+        (Needed(factor=2.0, low=1.5, high=3.33), "about 160 (120 to 270)"),
         (Needed(factor=2.0, low=0.9, high=3.0), "about 160 (80 to 240)"),
         (Needed(factor=3.0, low=1.5, high=None), "about 240 (120 to over 800)"),
         (Needed(factor=6.0, low=1.5, high=None), "more than 320; how many cannot be said"),
