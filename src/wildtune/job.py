@@ -21,6 +21,7 @@ from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.calibration import fit_calibration
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
+from wildtune.evaluate.learning_curve import LearningCurve
 from wildtune.model.backbone import check_backbone
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.calibration import Calibration
@@ -323,7 +324,7 @@ def _carry_out(
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
-    _report(folder, plan, findings, evaluation, shown, bundle, reporter)
+    _report(folder, plan, findings, evaluation, shown, bundle, doubts.learning_curve, reporter)
     reporter.say(_headline(evaluation, folder))
     return Run(folder, plan, bundle, evaluation)
 
@@ -462,6 +463,7 @@ def _report(
     evaluation: RunEvaluation,
     shown: Predictions,
     bundle: Bundle,
+    learning_curve: LearningCurve | None,
     reporter: Reporter,
 ) -> Path:
     catalogue = findings.catalogue
@@ -484,6 +486,7 @@ def _report(
         load_thumbnail=thumbnail,
         moves=load_moves(folder / "stages.jsonl"),
         heat_maps=heat_maps,
+        learning_curve=learning_curve,
     )
     return write_report(content, folder / "report")
 

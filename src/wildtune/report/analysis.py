@@ -18,6 +18,7 @@ from wildtune.recipe import Stage
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.convergence import DEFINITION, find_convergence
 from wildtune.report.foreseen import foreseen_paragraphs, moved_text
+from wildtune.report.more_photos import more_photos_texts
 from wildtune.report.trust import trust_texts
 from wildtune.report.verdict import compare_text
 from wildtune.train.history import EpochRecord
@@ -60,6 +61,7 @@ def write_analysis(content: RunContent) -> tuple[Section, ...]:
         Section("Did the later stages help?", _comparisons(content)),
         Section("Would a random split look better?", _random_split(content)),
         Section("Classes", _classes(content.evaluation.headline)),
+        Section("How many more photos?", more_photos_texts(content.learning_curve)),
         Section("Confidence", _calibration(content)),
         Section("Which answers to trust", trust_texts(content.evaluation.trust)),
         Section("Faults in the photos", _findings(content)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wildtune.evaluate.evaluation import RunEvaluation
+from wildtune.evaluate.learning_curve import LearningCurve
 from wildtune.predict.predictions import Predictions
 from wildtune.report.heat_maps import HeatMap
 from wildtune.train.history import EpochRecord, StageMove
@@ -37,6 +38,7 @@ class RunContent:
     predictions      the final model's on the headline side; without them there is no reliability diagram
     moves            how far each stage moved its weights
     heat_maps        photos with what spoke for the classes, wrong predictions first
+    learning_curve   what more photos would bring; None where it was not tried
     """
 
     title: str
@@ -49,6 +51,7 @@ class RunContent:
     predictions: Predictions | None = None
     moves: tuple[StageMove, ...] = ()
     heat_maps: tuple[HeatMap, ...] = ()
+    learning_curve: LearningCurve | None = None
 
     @property
     def trained_stages(self) -> tuple[PlannedStage, ...]:

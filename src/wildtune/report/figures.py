@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from wildtune import wording
 from wildtune.evaluate.evaluation import Evaluation
+from wildtune.evaluate.learning_curve import LearningCurve
 from wildtune.evaluate.trust import CurvePoint
 from wildtune.intervals import wilson_interval
 from wildtune.predict.predictions import Predictions
@@ -178,6 +179,81 @@ def review_figure(name: str, curve: Sequence[CurvePoint], title: str) -> str:
 
     words = f"Accuracy from {wording.percent(accuracy[0])} with none reviewed to {wording.percent(accuracy[-1])} with "
     return draw(name, f"{words}{wording.percent(shares[-1])} reviewed", CURVE_SIZE, paint)
+
+
+def learning_curve_figure(name: str, curve: LearningCurve) -> str:
+    """Draw the accuracy by the number of photos: measured with its 95 % intervals, and the fitted curve beyond it."""
+    sizes = [f.factor * curve.photos for f in curve.band]
+    measured = [point.share * curve.photos for point in curve.measured]
+
+    def paint(figure: Figure) -> None:
+        axes = axes_of(figure, "Accuracy by the number of photos", "training and validation photos", "accuracy")
+        low, high = [f.interval[0] for f in curve.band], [f.interval[1] for f in curve.band]
+        axes.fill_between(sizes, low, high, color=VALIDATION, alpha=0.13, linewidth=0)
+        axes.plot(sizes, [f.value for f in curve.band], color=VALIDATION, linewidth=1.6, label="fit and forecast")
+        axes.vlines(
+            measured,
+            [point.interval[0] for point in curve.measured],
+            [point.interval[1] for point in curve.measured],
+            color=TRAINING,
+            alpha=0.45,
+            linewidth=2.5,
+        )
+        axes.plot(measured, [p.accuracy for p in curve.measured], "o", color=TRAINING, markersize=5, label="measured")
+        axes.axvline(curve.photos, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)), label="today")
+        _size_axis(axes, [measured[0], *(f * curve.photos for f in (0.25, 0.5, 1, 2, 4))])
+        axes.set_ylim(max(min(*low, *(point.interval[0] for point in curve.measured)) - 0.02, -0.01), 1.005)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        _legend(axes)
+
+    now, twice = curve.measured[-1], curve.forecasts[1]
+    words = (
+        f"Accuracy {wording.percent(curve.measured[0].accuracy)} with an eighth of the photos, "
+        f"{wording.percent(now.accuracy)} with all, {wording.percent(twice.value)} expected with twice as many."
+    )
+    return draw(name, words, CURVE_SIZE, paint)
+
+
+def gaining_figure(name: str, curve: LearningCurve) -> str:
+    """Draw the measured and forecast recall of the six classes that would gain most, side by side."""
+    ordered = sorted(curve.classes, key=lambda c: (-c.gain, c.name))[:6]
+    rows = math.ceil(len(ordered) / 3)
+    places = [curve.classes.index(known) for known in ordered]
+    lowest = min(
+        *(point.recalls[place] for point in curve.measured for place in places),
+        *(forecast.interval[0] for known in ordered for forecast in known.forecasts),
+    )
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(rows, 3, sharey=True, squeeze=False)
+        for axes in grid.flat[len(ordered) :]:
+            axes.set_visible(False)
+        for axes, known, place in zip(grid.flat, ordered, places, strict=False):
+            axes.set_title(label(known.name, 16), fontsize=9.5)
+            sizes = [point.share * known.photos for point in curve.measured]
+            axes.plot(sizes, [p.recalls[place] for p in curve.measured], "o", color=TRAINING, markersize=3.5)
+            ahead = [f.factor * known.photos for f in known.forecasts]
+            spans = [f.interval for f in known.forecasts]
+            axes.vlines(ahead, [s[0] for s in spans], [s[1] for s in spans], color=VALIDATION, alpha=0.45, linewidth=3)
+            axes.plot(ahead, [f.value for f in known.forecasts], "o-", color=VALIDATION, markersize=4, linewidth=1.4)
+            axes.axvline(known.photos, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)))
+            _size_axis(axes, [f * known.photos for f in (0.25, 1, 4)])
+            axes.set_ylim(max(lowest - 0.03, -0.02), 1.02)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        figure.supxlabel("photos of the class", fontsize=10, color=MUTED)
+        figure.supylabel("recall", fontsize=10, color=MUTED)
+
+    words = f"Recall by the number of photos of {wording.counted(len(ordered), 'class', 'classes')}."
+    return draw(name, words, (5.2, 1.0 + 1.55 * rows), paint)
+
+
+def _size_axis(axes: Axes, ticks: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.whole(round(value))))
+    axes.grid(False, axis="x")
+    axes.tick_params(length=3)
 
 
 def reliability_figure(name: str, predictions: Predictions, title: str, bins: int = 15) -> str:

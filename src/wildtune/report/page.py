@@ -24,6 +24,7 @@ from wildtune.report.canvas import inline
 from wildtune.report.content import SIDE_NAMES, RunContent, kept_record
 from wildtune.report.foreseen import effect_rows, reach_rows
 from wildtune.report.heat_maps import scale_stops
+from wildtune.report.more_photos import more_photos_rows
 from wildtune.report.verdict import compare_text
 from wildtune.train.cautions import batchnorm_text
 
@@ -75,6 +76,9 @@ def create_charts(content: RunContent) -> dict[str, str]:
         charts["reliability"] = figures.reliability_figure(
             "reliability", content.predictions, f"Reliability, {side} photos"
         )
+    if content.learning_curve is not None and content.learning_curve.measured:
+        charts["learning-curve"] = figures.learning_curve_figure("learning-curve", content.learning_curve)
+        charts["gaining-classes"] = figures.gaining_figure("gaining-classes", content.learning_curve)
     if content.evaluation.trust is not None:
         charts["review"] = figures.review_figure("review", content.evaluation.trust.curve, f"Review, {side} photos")
     return charts
@@ -98,6 +102,7 @@ def render_page(content: RunContent, charts: Mapping[str, str], sections: Sequen
         reaches=reach_rows(content),
         preflight=_preflight_lines(content),
         classes=_class_rows(content),
+        more_photos=more_photos_rows(content.learning_curve),
         pairs=_confused_pairs(score),
         mistakes=_mistake_cards(content),
         mistakes_left=max(len(score.mistakes) - MOST_MISTAKES, 0),

@@ -1,4 +1,7 @@
-"""A run's doubtful labels: of the photos it trains on before it begins, of the test photos once it has ended."""
+"""What frozen features say of a run's photos: doubtful labels, a split at random, and what more photos would bring.
+
+Of the photos it trains on before it begins; of the test photos' labels once it has ended.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,12 @@ from wildtune.check.label_suspects import (
 )
 from wildtune.check.random_split import RandomSplit, describe_random_split, known_answers, measure_random_split
 from wildtune.check.steps import RANDOM_WEIGHTS, add_suspects
+from wildtune.evaluate.learning_curve import (
+    LearningCurve,
+    describe_learning_curve,
+    measure_learning_curve,
+    save_learning_curve,
+)
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.photos.audit import Findings, save_findings
 from wildtune.photos.catalogue import Photo
@@ -37,14 +46,16 @@ _TEST_REMARK = ". A test photo: mending only labels that the model doubts makes 
 class Doubts:
     """What heads on the first features say before training.
 
-    findings      those given, with the doubtful labels among the training and validation photos
-    ranking       these photos by how likely their labels are wrong; None where the weights are random
-    random_split  what a split at random would make of the accuracy; None also where no photos belong together
+    findings        those given, with the doubtful labels among the training and validation photos
+    ranking         these photos by how likely their labels are wrong; None where the weights are random
+    random_split    what a split at random would make of the accuracy; None also where no photos belong together
+    learning_curve  what more photos like these would bring; None where the weights are random
     """
 
     findings: Findings
     ranking: LabelRanking | None
     random_split: RandomSplit | None
+    learning_curve: LearningCurve | None
 
 
 def doubt_labels(
@@ -59,12 +70,13 @@ def doubt_labels(
     """Add the training and validation photos' doubtful labels to the findings, here and in the run's folder.
 
     The features are those that the first stage begins with, so they are computed once, by `cache`; on them it is also
-    tried what a split that tears the groups apart would look like. The test photos have no part in either. Nothing is
-    chosen by the doubts: no photo is left out for them.
+    tried what a split that tears the groups apart would look like, and what more photos would bring
+    (`learning_curve.json`). The test photos have no part in any of this. Nothing is chosen by the doubts: no photo is
+    left out for them.
     """
     if plan.weights.source == "none":
         reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
-        return Doubts(findings, None, None)
+        return Doubts(findings, None, None, None)
     photos: list[Photo] = []
     features = []
     for name in ("train", "val"):  # the test photos are not looked at yet
@@ -82,10 +94,13 @@ def doubt_labels(
     random_split = measure_random_split(photos, every, ours, plan.seed, known_answers(ranking) if same else None)
     if random_split is not None:
         reporter.say(f"note: {describe_random_split(random_split)}")
+    curve = measure_learning_curve(photos, every, ours, plan.seed)
+    reporter.say(describe_learning_curve(curve))
+    save_learning_curve(curve, folder / "learning_curve.json")
     findings = add_suspects(findings, ranking, _confirmed(folder))
     save_findings(findings, folder / "findings.csv")
     save_ranking([ranking], folder / "label_ranking.csv")
-    return Doubts(findings, ranking, random_split)
+    return Doubts(findings, ranking, random_split, curve)
 
 
 def doubt_test_labels(
