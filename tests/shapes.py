@@ -1,14 +1,16 @@
-"""Small generated photos of three coloured shapes, and a recipe that trains on them in seconds."""
+"""Small generated photos of three coloured shapes, a recipe that trains on them in seconds, and a stage as planned."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wildtune.recipe import Recipe, load_recipe
+from wildtune.recipe import Recipe, Stage, load_recipe
+from wildtune.train.plan import PlannedStage
 
 BACKBONE = "test_efficientnet"
 
@@ -58,3 +60,9 @@ def small_recipe(*changes: str, name: str = "default") -> Recipe:
         backbone=BACKBONE,
         weights="none",
     )
+
+
+def planned_stage(stage: Stage, **values: Any) -> PlannedStage:
+    """Return a stage as planned for a CPU that does not compile it: six steps an epoch, its batches in one part."""
+    numbers = {"trained_weights": 1, "frozen_weights": 0, "steps_per_epoch": 6, "size": 48, "part_size": 8, "views": 1}
+    return PlannedStage(**{"stage": stage, "compile": False, "precision": "float32", **numbers, **values})

@@ -23,6 +23,7 @@ _BLOCK = re.compile(rf"^{RUN}\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 load_recipe = recipe.load_recipe
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 
 def name_of(page: Path) -> str:

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import wildtune as wt
-from shapes import BACKBONE, small_recipe
+from shapes import small_recipe
 from wildtune import cli, folds
 from wildtune.errors import CommandError, PhotosError, RecipeError
 from wildtune.evaluate.folds import mean_of_folds
 from wildtune.model import features
-from wildtune.model.backbone import create_classifier
 from wildtune.photos.audit import audit
 from wildtune.photos.sources import load_photos
 from wildtune.photos.split import Split, split_photos
@@ -26,6 +24,8 @@ from wildtune.recipe import Recipe, SplitOptions
 from wildtune.train import loop
 
 COUNT = 3
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,9 @@ def grouped(photos: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    path = tmp_path_factory.mktemp("weights") / "start.pth"
-    torch.manual_seed(0)
-    torch.save(create_classifier(BACKBONE, 7).state_dict(), path)
+def recipe(start_weights: Path) -> Recipe:
     changes = ("stages.0.epochs=2", "stages.0.views=1", "stages.1.epochs=1")
-    return small_recipe(*changes).model_copy(update={"weights": str(path)})
+    return small_recipe(*changes).model_copy(update={"weights": str(start_weights)})
 
 
 @pytest.fixture(scope="module")

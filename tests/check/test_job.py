@@ -8,26 +8,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import torch
 from photo_files import encode, scene, write
 
-from shapes import BACKBONE, small_recipe
+from shapes import small_recipe
 from wildtune import cli, files, job
 from wildtune.check import steps
 from wildtune.check.label_suspects import load_ranking
 from wildtune.errors import CommandError, PhotosError, WeightsError
-from wildtune.model.backbone import create_classifier
 from wildtune.photos.audit import load_findings
 from wildtune.photos.corrections import Correction, load_corrections, save_corrections
 from wildtune.recipe import Recipe
 
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "start.pth"
-    torch.manual_seed(0)
-    torch.save(create_classifier(BACKBONE, 7).state_dict(), path)
-    return path
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +35,7 @@ def recipe_with(weights: Path, *changes: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def run(mixed: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> job.Run:
+def run(mixed: Path, start_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> job.Run:
     folder = tmp_path_factory.mktemp("runs")
     save_corrections(
         [
@@ -53,7 +45,7 @@ def run(mixed: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) ->
         ],
         folder / "mine.csv",
     )
-    return job.train(mixed, recipe_with(weights), folder / "run", corrections=folder / "mine.csv")
+    return job.train(mixed, recipe_with(start_weights), folder / "run", corrections=folder / "mine.csv")
 
 
 def test_corrections_reach_the_split_the_plan_and_the_bundle(run: job.Run, mixed: Path) -> None:
@@ -93,15 +85,15 @@ def test_resuming_uses_the_runs_own_corrections(run: job.Run, tmp_path: Path) ->
         job.resume(copy)
 
 
-def test_wrong_corrections_stop_before_anything_is_written(mixed: Path, weights: Path, tmp_path: Path) -> None:
+def test_wrong_corrections_stop_before_anything_is_written(mixed: Path, start_weights: Path, tmp_path: Path) -> None:
     save_corrections([Correction("disc/99.png", "drop")], tmp_path / "c.csv")
     with pytest.raises(PhotosError, match="none of the photos"):
-        job.train(mixed, recipe_with(weights), tmp_path / "run", corrections=tmp_path / "c.csv")
+        job.train(mixed, recipe_with(start_weights), tmp_path / "run", corrections=tmp_path / "c.csv")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_check_with_weights_ranks_and_writes_the_page(mixed: Path, weights: Path, tmp_path: Path) -> None:
-    findings = job.check(mixed, recipe=recipe_with(weights), out=tmp_path / "out")
+def test_a_check_with_weights_ranks_and_writes_the_page(mixed: Path, start_weights: Path, tmp_path: Path) -> None:
+    findings = job.check(mixed, recipe=recipe_with(start_weights), out=tmp_path / "out")
     rows = load_ranking(tmp_path / "out" / "label_ranking.csv")
     assert {row.path for row in rows} == {photo.path for photo in findings.usable}
     assert (tmp_path / "out" / "check.html").exists()

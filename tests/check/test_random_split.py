@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from shapes import BACKBONE, small_recipe
+from shapes import small_recipe
 from wildtune import job
 from wildtune.check import random_split
 from wildtune.check.label_suspects import rank_labels
 from wildtune.check.random_split import describe_random_split, known_answers, measure_random_split
 from wildtune.intervals import clustered_interval, clustered_wilson_interval, wilson_interval
-from wildtune.model.backbone import create_classifier
 from wildtune.photos.catalogue import Photo
 
 CLASSES = ("bear", "deer", "fox", "wolf")
@@ -82,14 +80,15 @@ def test_intervals_allow_for_photos_that_fare_alike() -> None:
     assert singles == pytest.approx(wilson_interval(int(right.sum()), 200), abs=1e-3)
 
 
-def test_check_and_training_say_it_where_photos_belong_together(photos: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    torch.save(create_classifier(BACKBONE, 7).state_dict(), tmp_path / "start.pth")
+@pytest.mark.usefixtures("blank_charts")
+def test_check_and_training_say_it_where_photos_belong_together(
+    photos: Path, start_weights: Path, tmp_path: Path
+) -> None:
     lines = [f"{p.parent.name}/{p.name},{p.parent.name},{p.parent.name}{int(p.stem) // 2}" for p in photos.glob("*/*")]
     source = photos.parent / "grouped.csv"
     source.write_text("\n".join(["path,label,group", *("shapes/" + line for line in sorted(lines))]) + "\n")
     recipe = small_recipe("stages.0.epochs=1", "stages.1.epochs=1")
-    recipe = recipe.model_copy(update={"weights": str(tmp_path / "start.pth")})
+    recipe = recipe.model_copy(update={"weights": str(start_weights)})
     job.check(source, recipe=recipe, out=tmp_path / "checked")
     assert "A split at random" in (tmp_path / "checked" / "check.html").read_text("utf-8")
     run = job.train(source, recipe, tmp_path / "run")

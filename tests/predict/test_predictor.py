@@ -25,6 +25,8 @@ from wildtune.model.preprocess import create_input, decode_stored
 from wildtune.photos.sources import Detections, load_photos
 from wildtune.predict.predictions import load_predictions, predictions_csv, save_predictions
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> job.Run:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shapes import planned_stage
 from wildtune.evaluate.evaluation import RunEvaluation, evaluate_run
 from wildtune.model.preprocess import Preprocess
 from wildtune.model.weights import WeightsFacts
@@ -20,7 +21,7 @@ from wildtune.recipe import Augment, Stage
 from wildtune.report import RunContent
 from wildtune.train.cautions import find_cautions
 from wildtune.train.history import EpochRecord, StageMove
-from wildtune.train.plan import Effect, Plan, PlannedStage, Preflight, Reach
+from wildtune.train.plan import Effect, Plan, Preflight, Reach
 
 ANIMALS = [
     "ape",
@@ -114,16 +115,13 @@ def make_plan(names: tuple[str, ...], stages: list[Stage], test: int = 12) -> Pl
     if test:
         counts["test"] = dict.fromkeys(names, test)
     planned = tuple(
-        PlannedStage(
-            stage=stage,
+        planned_stage(
+            stage,
             trained_weights=28182 if stage.train == "head" else 3993710,
             frozen_weights=4049564 if stage.train == "head" else 42016,
             steps_per_epoch=46,
             size=224,
             part_size=16,
-            views=1,
-            compile=False,
-            precision="float32",
         )
         for stage in stages
     )

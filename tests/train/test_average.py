@@ -45,6 +45,7 @@ def test_no_average_changes_nothing() -> None:
     assert average.weights == {}
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_the_bundle_and_the_history_hold_the_average(photos: Path, tmp_path: Path) -> None:
     with_average = job.train(photos, small_recipe("stages.1.average=0.5", "stages.1.keep=last"), tmp_path / "a")
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]

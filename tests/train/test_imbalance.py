@@ -148,6 +148,7 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
+@pytest.mark.usefixtures("blank_charts")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_treated_run_says_so_and_resumes_exactly(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -18,6 +18,8 @@ from wildtune.recipe import load_recipe
 from wildtune.train import planning
 from wildtune.train.plan import load_plan
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def sizes(name: str) -> tuple[int, int]:
     """Return a backbone's own size and the larger one."""
@@ -124,6 +126,7 @@ def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
 def test_a_network_built_for_one_size_trains_at_that(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(job, "add_preflight", lambda plan, *_: plan)
     monkeypatch.setattr(job, "_carry_out", lambda plan, *_: plan)
     own, smaller = (
         small_recipe("input.size=256", f"stages.1.size={size}").model_copy(update={"backbone": "vit_tiny_patch16_224"})

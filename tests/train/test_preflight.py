@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shapes import BACKBONE, small_recipe, write_photos
+from shapes import BACKBONE, planned_stage, small_recipe, write_photos
 from wildtune import job
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import set_trainable
@@ -143,19 +143,9 @@ def test_what_was_measured_is_not_measured_again(plan_of, monkeypatch: pytest.Mo
     assert again.preflight.reaches == first.preflight.reaches
 
 
-def planned_stage(**values: object) -> PlannedStage:
-    stage = Stage.model_validate({"name": "s", "train": "all", "epochs": 5, "lr": 1e-4, "optimizer": "adam", **values})
-    return PlannedStage(
-        stage=stage,
-        trained_weights=1,
-        frozen_weights=0,
-        steps_per_epoch=6,
-        size=48,
-        part_size=8,
-        views=1,
-        compile=False,
-        precision="float32",
-    )
+def planned(**values: object) -> PlannedStage:
+    settings = {"name": "s", "train": "all", "epochs": 5, "lr": 1e-4, "optimizer": "adam", **values}
+    return planned_stage(Stage.model_validate(settings))
 
 
 @pytest.mark.parametrize(
@@ -172,13 +162,13 @@ def planned_stage(**values: object) -> PlannedStage:
 def test_steps_that_all_go_one_way_reach_what_is_foreseen(values: dict[str, object]) -> None:
     torch.manual_seed(0)
     model = create_classifier(BACKBONE, 3)
-    planned = planned_stage(**values)
-    stage, steps = planned.stage, planned.steps_per_epoch
+    whole = planned(**values)
+    stage, steps = whole.stage, whole.steps_per_epoch
     set_trainable(model, head_of(model), stage.train)
     slopes = {n: torch.randn_like(p) for n, p in model.named_parameters() if p.requires_grad}
     if stage.optimizer == "adam":  # its step is the rate whatever the gradient
         slopes = {n: s.sign() * 1e-3 for n, s in slopes.items()}
-    foreseen = measure_reach(model, planned, {n: float(s.square().mean().sqrt()) for n, s in slopes.items()}).reach
+    foreseen = measure_reach(model, whole, {n: float(s.square().mean().sqrt()) for n, s in slopes.items()}).reach
     optimizer, start = create_optimizer(model, stage), trained_weights(model)
     for step in range(steps * stage.epochs):
         for group in optimizer.param_groups:
@@ -200,14 +190,14 @@ def test_the_least_reach_is_less_than_rounding_to_bfloat16() -> None:
 
 
 def test_long_epochs_are_summed_from_some_of_their_steps() -> None:
-    stage = planned_stage(policy={"name": "cosine", "warmup": 0.5}).stage
+    stage = planned(policy={"name": "cosine", "warmup": 0.5}).stage
     exact = sum(lr_factor(stage.policy, epoch, i, 730, stage.epochs) for epoch in range(5) for i in range(730))
     assert sum_rates(stage, 730)[0] == pytest.approx(stage.lr * exact, rel=0.01)
 
 
 def test_an_average_keeps_its_share_of_the_way() -> None:
     model = create_classifier(BACKBONE, 3)
-    whole, half = (measure_reach(model, planned_stage(average=share)).reach for share in (0.0, 0.5))
+    whole, half = (measure_reach(model, planned(average=share)).reach for share in (0.0, 0.5))
     assert half == pytest.approx(whole / 2)
 
 

@@ -20,6 +20,7 @@ from wildtune.photos.audit import audit
 from wildtune.photos.sources import load_photos
 from wildtune.photos.split import split_photos
 from wildtune.predict.predictions import load_predictions
+from wildtune.recipe import Recipe
 from wildtune.train import batches, checkpoint, loop
 
 CONVERGE = ("stages.1.lr=0.01", "stages.0.lr=0.05")
@@ -100,33 +101,36 @@ def test_batchnorm_stays_as_it_is_whatever_train_calls_happen() -> None:
     assert not any(layer.training for layer in batchnorm_layers(model).values())
 
 
-def test_one_seed_gives_the_same_bytes_and_another_does_not(run: job.Run, photos: Path, tmp_path: Path) -> None:
-    job.train(photos, same_start(tmp_path), tmp_path / "a")
-    job.train(photos, same_start(tmp_path), tmp_path / "b")
-    job.train(photos, same_start(tmp_path, "seed=1"), tmp_path / "c")
-    assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
-    assert weights_of(tmp_path / "a") != weights_of(tmp_path / "c")
+def same_start(weights: Path, *changes: str) -> Recipe:
+    """Return a recipe on weights in a file."""
+    return small_recipe(*changes).model_copy(update={"weights": str(weights)})
 
 
-def same_start(folder: Path, *changes: str):  # type: ignore[no-untyped-def]
-    """Return a recipe on weights in a file, made once."""
-    path = folder / "start.pth"
-    if not path.exists():
-        torch.manual_seed(0)
-        torch.save(create_classifier(BACKBONE, 7).state_dict(), path)
-    return small_recipe(f"weights={path}", *changes).model_copy(update={"weights": str(path)})
+@pytest.fixture(scope="module")
+def whole(photos: Path, start_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run from a start in a file."""
+    return job.train(photos, same_start(start_weights), tmp_path_factory.mktemp("runs") / "whole").folder
+
+
+@pytest.mark.usefixtures("blank_charts")
+def test_one_seed_gives_the_same_bytes_and_another_does_not(
+    whole: Path, photos: Path, start_weights: Path, tmp_path: Path
+) -> None:
+    job.train(photos, same_start(start_weights), tmp_path / "again")
+    job.train(photos, same_start(start_weights, "seed=1"), tmp_path / "other")
+    assert weights_of(whole) == weights_of(tmp_path / "again")
+    assert weights_of(whole) != weights_of(tmp_path / "other")
 
 
 class Killed(BaseException):
     """Stands for kill -9: nothing in the program may catch it and tidy up."""
 
 
+@pytest.mark.usefixtures("blank_charts")
 @pytest.mark.parametrize("steps", [3, 8, 14, 16, 21])
 def test_resumed_equals_uninterrupted(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+    whole: Path, photos: Path, start_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    recipe = same_start(tmp_path)
-    job.train(photos, recipe, tmp_path / "whole")
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)  # a checkpoint after every step, also within epochs
     done, real = 0, loop.StageTrainer.train_step
 
@@ -139,21 +143,23 @@ def test_resumed_equals_uninterrupted(
 
     monkeypatch.setattr(loop.StageTrainer, "train_step", count_and_die)
     with pytest.raises(Killed):
-        job.train(photos, recipe, tmp_path / "broken")
+        job.train(photos, same_start(start_weights), tmp_path / "broken")
     monkeypatch.setattr(loop.StageTrainer, "train_step", real)
     assert not (tmp_path / "broken" / "bundle").exists()
     job.resume(tmp_path / "broken")
-    assert weights_of(tmp_path / "broken") == weights_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "broken") == weights_of(whole)
     for name in ("predictions/test.csv", "evaluation.json", "split.csv", "stages.jsonl"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_resuming_a_finished_run_changes_nothing(run: job.Run) -> None:
     before = weights_of(run.folder)
     job.resume(run.folder)
     assert weights_of(run.folder) == before
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_eight_photos_can_be_learned_by_heart(tmp_path: Path) -> None:
     for kind in ("disc", "square"):
         for number in range(6):
@@ -198,6 +204,7 @@ def test_photos_that_changed_stop_a_resume(tmp_path: Path, run: job.Run, photos:
     assert checkpoint.load_progress(run.folder).records
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_a_run_goes_on_with_its_own_split_whatever_would_be_drawn_today(tmp_path: Path, run: job.Run) -> None:
     import shutil
 

@@ -101,6 +101,7 @@ def finished_in(out: Path) -> set[tuple[str, int, float | None, object]]:
         }
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_the_recipe_is_one_that_training_accepts_and_says_why(done: Tuned) -> None:
     recipe, found = load_recipe(str(done.out)), done.tuning
     assert recipe == found.recipe
