@@ -261,7 +261,9 @@ def _pattern(template: str) -> re.Pattern[str]:
     for field in _FIELD.finditer(template):
         parts.append(re.escape(template[place : field.start()]))
         name = field[1]
-        parts.append(f"(?P={name})" if name in seen else rf"(?P<{name}>\d[\d,]*)" if name == "n" else f"(?P<{name}>.+?)")
+        parts.append(
+            f"(?P={name})" if name in seen else rf"(?P<{name}>\d[\d,]*)" if name == "n" else f"(?P<{name}>.+?)"
+        )
         seen.add(name)
         place = field.end()
     return re.compile("".join(parts) + re.escape(template[place:]), re.DOTALL)

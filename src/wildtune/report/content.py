@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wildtune.evaluate.evaluation import RunEvaluation
+from wildtune.language import ENGLISH, Language
 from wildtune.predict.predictions import Predictions
 from wildtune.report.heat_maps import HeatMap
 from wildtune.train.history import EpochRecord, StageMove
@@ -14,9 +15,6 @@ from wildtune.train.plan import Plan, PlannedStage
 
 if TYPE_CHECKING:
     from wildtune.photos.audit import Finding
-
-
-SIDE_NAMES = {"val": "validation", "test": "test"}
 
 
 def _no_thumbnail(path: str) -> bytes | None:
@@ -37,6 +35,7 @@ class RunContent:
     predictions      the final model's on the headline side; without them there is no reliability diagram
     moves            how far each stage moved its weights
     heat_maps        photos with what spoke for the classes, wrong predictions first
+    language         that of the page, its charts and its words
     """
 
     title: str
@@ -49,6 +48,7 @@ class RunContent:
     predictions: Predictions | None = None
     moves: tuple[StageMove, ...] = ()
     heat_maps: tuple[HeatMap, ...] = ()
+    language: Language = ENGLISH
 
     @property
     def trained_stages(self) -> tuple[PlannedStage, ...]:
@@ -64,3 +64,31 @@ class RunContent:
 def kept_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
     """Return the epoch whose weights a stage handed on, the last one that became the best; None where none did."""
     return next((record for record in reversed(records) if record.kept), None)
+
+
+def photos_text(language: Language, n: int) -> str:
+    """Return a number of photos, "52 photos"."""
+    return language.say_counted("{n} photo", "{n} photos", n)
+
+
+def epochs_text(language: Language, n: int) -> str:
+    """Return a number of epochs, "20 epochs"."""
+    return language.say_counted("{n} epoch", "{n} epochs", n)
+
+
+def photos_of(language: Language, side: str, n: int) -> str:
+    """Return a number of photos of a side, "52 test photos", as it stands after "of"."""
+    if side == "test":
+        return language.say_counted("{n} test photo", "{n} test photos", n, context="of")
+    if side == "val":
+        return language.say_counted("{n} validation photo", "{n} validation photos", n, context="of")
+    return language.say_counted("{n} photo", "{n} photos", n, context="of")
+
+
+def photos_on(language: Language, side: str, n: int) -> str:
+    """Return a number of photos of a side, "52 test photos", as it stands after "on"."""
+    if side == "test":
+        return language.say_counted("{n} test photo", "{n} test photos", n, context="on")
+    if side == "val":
+        return language.say_counted("{n} validation photo", "{n} validation photos", n, context="on")
+    return language.say_counted("{n} photo", "{n} photos", n, context="on")
