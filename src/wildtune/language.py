@@ -34,7 +34,8 @@ def message(text: str) -> str:
 def recorded(group: str, template: str, **values: object) -> str:
     """Return an English sentence that is going to be stored; `group` is what `retell` looks for it under.
 
-    A value that is a name, which no language changes, has a placeholder that begins with "name" or "path".
+    A value that is a name, which no language changes, has a placeholder that begins with "name" or "path"; one that
+    begins with "number" begins with a digit.
     """
     return template.format(**values)
 
@@ -82,21 +83,30 @@ class Language:
             found = pattern.fullmatch(text)
             if found is None:
                 continue
-            values = {name: self._retell_value(name, value) for name, value in found.groupdict().items()}
+            values = {name: self._retell_value(group, name, value) for name, value in found.groupdict().items()}
             if not many:
                 return self.say(one, context=group, **values)
             values.pop("n")
             return self.say_counted(one, many, int(found["n"].replace(",", "")), context=group, **values)
         return text
 
-    def _retell_value(self, name: str, value: str) -> str:
+    def _retell_value(self, group: str, name: str, value: str) -> str:
         if name.startswith(("name", "path")):
             return value
         if _NUMBER.fullmatch(value):
             return self.numeral(value)
         if re.fullmatch(r"“.*”", value, re.DOTALL):
             return self.quoted(value[1:-1])
-        return self.retell("part", value)
+        if re.fullmatch(r"\d+(\.\d+)? (h|min|s)( \d+ (min|s))?", value):
+            return self.units(value)
+        if points := re.fullmatch(r"([\d.]+) points?", value):
+            return self.points(float(points[1]) / 100)
+        for own in (group, "part"):
+            if (told := self.retell(own, value)) != value:
+                return told
+        items = re.split(r", | and ", value)
+        told_items = [self.retell("part", item) for item in items]
+        return self.listed(told_items) if all(map(str.__ne__, items, told_items)) else value
 
     def numeral(self, text: str) -> str:
         """Return figures that are written the English way, "1,234.5 %" or "2e-08", as this language has them."""

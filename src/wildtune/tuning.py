@@ -20,6 +20,7 @@ from wildtune import files, job, runtime
 from wildtune.check.groups import number_groups
 from wildtune.check.steps import audit_photos
 from wildtune.errors import CommandError, RecipeError
+from wildtune.language import recorded, recorded_counted
 from wildtune.model.backbone import check_backbone
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.sources import Detections
@@ -224,18 +225,30 @@ def _choose_origin(
     if not found["better"]:
         return start, ""
     loss, accuracy = found["first"]
-    own = "diverged" if loss >= DIVERGED else f"had {nats(loss)} and {percent(accuracy)}"
-    said = (
-        f"Recipe {REFERENCE}'s input and head did better than the start's: validation loss {nats(found['loss'])}, "
-        f"accuracy {percent(found['accuracy'])}, where the start's {own}. So its values were the search's beginning."
-    )
+    values = {"name": REFERENCE, "loss": nats(found["loss"]), "accuracy": percent(found["accuracy"])}
+    if loss >= DIVERGED:
+        said = recorded(
+            "tuning",
+            "Recipe {name}'s input and head did better than the start's: validation loss {loss}, accuracy {accuracy}, "
+            "where the start's diverged. So its values were the search's beginning.",
+            **values,
+        )
+    else:
+        said = recorded(
+            "tuning",
+            "Recipe {name}'s input and head did better than the start's: validation loss {loss}, accuracy {accuracy}, "
+            "where the start's had {own_loss} and {own_accuracy}. So its values were the search's beginning.",
+            own_loss=nats(loss),
+            own_accuracy=percent(accuracy),
+            **values,
+        )
     reporter.say(said)
     return other, said
 
 
 def _name_of(switched: str) -> str:
     """Return whose values the search began from, in words."""
-    return f"recipe {REFERENCE}'s" if switched else "the start's"
+    return recorded("part", "recipe {name}'s", name=REFERENCE) if switched else recorded("part", "the start's")
 
 
 def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Confirmer, switched: str) -> Tuning:
@@ -259,10 +272,11 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
         confirmed, sentence = confirmer.confirm(start, tuned, budget, guess_s)
         said.append(sentence)
         if confirmed and confirmed.worse:
-            said.append("So the start's values are handed back.")
+            said.append(recorded("tuning", "So the start's values are handed back."))
             number = _head_stage(start)
             tuned, replaced = with_stage(start, number, start.stages[number]), False
-            reasons = dict.fromkeys(reasons, "the start's: real training was better with it")
+            why = recorded("tuning", "the start's: real training was better with it")
+            reasons = dict.fromkeys(reasons, why)
     for sentence in said[1 if switched else 0 :]:
         reporter.say(sentence)
     return Tuning(
@@ -280,22 +294,41 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
 
 
 def _verdict(winner: Comparison | None, searcher: Searcher) -> str:
-    photos = counted(len(searcher.rows), "photo")
+    photos = len(searcher.rows)
     if winner is None:
-        return (
-            f"Nothing beat {searcher.origin} head by more than its standard error in cross-validation on {photos}, "
-            "none of them a test photo: its values are kept."
+        return recorded_counted(
+            "tuning",
+            "Nothing beat {origin} head by more than its standard error in cross-validation on {n:,} photo, none of "
+            "them a test photo: its values are kept.",
+            "Nothing beat {origin} head by more than its standard error in cross-validation on {n:,} photos, none of "
+            "them a test photo: its values are kept.",
+            photos,
+            origin=searcher.origin,
         )
+    values = {"loss": nats(winner.loss), "accuracy": percent(winner.accuracy)}
     if winner.loss - winner.difference >= DIVERGED:
-        return (
-            f"Where {searcher.origin} head diverged, this one has a validation loss of {nats(winner.loss)} and an "
-            f"accuracy of {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
+        return recorded_counted(
+            "tuning",
+            "Where {origin} head diverged, this one has a validation loss of {loss} and an accuracy of {accuracy}, "
+            "cross-validated on {n:,} photo, none of them a test photo.",
+            "Where {origin} head diverged, this one has a validation loss of {loss} and an accuracy of {accuracy}, "
+            "cross-validated on {n:,} photos, none of them a test photo.",
+            photos,
+            origin=searcher.origin,
+            **values,
         )
-    before = winner.accuracy - winner.accuracy_difference
-    return (
-        f"The head's validation loss fell from {nats(winner.loss - winner.difference)} to {nats(winner.loss)} (by "
-        f"{nats(-winner.difference)}, standard error {nats(winner.error)}), its accuracy went from {percent(before)} "
-        f"to {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
+    return recorded_counted(
+        "tuning",
+        "The head's validation loss fell from {before} to {loss} (by {fall}, standard error {error}), its accuracy "
+        "went from {accuracy_before} to {accuracy}, cross-validated on {n:,} photo, none of them a test photo.",
+        "The head's validation loss fell from {before} to {loss} (by {fall}, standard error {error}), its accuracy "
+        "went from {accuracy_before} to {accuracy}, cross-validated on {n:,} photos, none of them a test photo.",
+        photos,
+        before=nats(winner.loss - winner.difference),
+        fall=nats(-winner.difference),
+        error=nats(winner.error),
+        accuracy_before=percent(winner.accuracy - winner.accuracy_difference),
+        **values,
     )
 
 

@@ -94,9 +94,10 @@ def features_text(effect: Effect, language: Language = ENGLISH) -> str:
 def reach_text(reach: Reach) -> str:
     """Say how far a stage can move its weights."""
     steps = wording.counted(reach.steps, "step")
+    size = _limited(_of_size(reach.reach), reach, ENGLISH)
     return (
         f"Stage {quoted(reach.stage)}: its rates add up to {wording.rate(reach.lr_sum)} over {steps}, which can move "
-        f"the weights by {_limited(_of_size(reach.reach), reach, ENGLISH)} (root mean square {reach.weights_rms:.3g}), one step "
+        f"the weights by {size} (root mean square {reach.weights_rms:.3g}), one step "
         f"by {share(reach.largest_step)}."
     )
 

@@ -30,8 +30,6 @@ from wildtune.progress import Reporter
 from wildtune.train.batches import Side
 from wildtune.train.plan import Plan
 
-_TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
-
 
 @dataclass(frozen=True)
 class Doubts:
@@ -95,7 +93,7 @@ def doubt_test_labels(
     if ranking is None:
         return findings
     found = rank_predictions(predictions.paths, predictions.labels, predictions.probs, predictions.class_names, MODEL)
-    findings = add_suspects(findings, found, _confirmed(folder), _TEST_REMARK)
+    findings = add_suspects(findings, found, _confirmed(folder), of_test=True)
     save_findings(findings, folder / "findings.csv")
     save_ranking([ranking, found], folder / "label_ranking.csv")
     return findings
