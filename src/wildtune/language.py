@@ -10,11 +10,12 @@ from __future__ import annotations
 import gettext
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from wildtune import wording
 from wildtune.errors import CommandError
@@ -67,6 +68,10 @@ class Language:
             text = book.npgettext(context, one, many, n) if context else book.ngettext(one, many, n)
             text = _typeset(text)
         return text.format(n=self.whole(n), **values)
+
+    def record(self) -> dict[str, str]:
+        """Return what a folder records of the language, as `recorded_language` reads it; nothing of English."""
+        return {} if self.code == "en" else {"language": self.code}
 
     def template(self, message: str, context: str = "") -> str:
         """Return a sentence with its braces still empty; English where the catalogue lacks it."""
@@ -212,6 +217,11 @@ def find_language(code: str) -> Language:
         known = ", ".join(f"{name} ({word})" for name, word in LANGUAGES.items())
         raise CommandError(f"There is no language '{code}'. --language can be {known}.")
     return Language(code)
+
+
+def recorded_language(about: Mapping[str, Any]) -> Language:
+    """Return the language that a folder's record names; English where it names none."""
+    return find_language(str(about.get("language", "en")))
 
 
 def _russian_number(found: re.Match[str]) -> str:

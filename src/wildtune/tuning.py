@@ -20,7 +20,7 @@ from wildtune import files, job, runtime
 from wildtune.check.groups import number_groups
 from wildtune.check.steps import audit_photos
 from wildtune.errors import CommandError, RecipeError
-from wildtune.language import recorded, recorded_counted
+from wildtune.language import find_language, recorded, recorded_counted, recorded_language
 from wildtune.model.backbone import check_backbone
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.sources import Detections
@@ -58,16 +58,17 @@ def tune(
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
+    language: str = "en",
 ) -> Tuning:
     """Search for better values of a recipe on the training and validation photos, and write the recipe to `out`.
 
     `trials` limits how often all values are tried together, `minutes` the time of the whole; without either it takes
-    15 minutes. `detections` and `corrections` are as in `job.train`. Charts and the table of trials go to the folder
-    beside `out`. Raises CommandError when `out` or that folder exists, RecipeError for a recipe without a head's
+    15 minutes. `detections` and `corrections` are as in `job.train`, and so is `language`, which is that of the page;
+    the recipe's remarks are English. Charts and the table of trials go to the folder beside `out`. Raises CommandError when `out` or that folder exists, RecipeError for a recipe without a head's
     stage, and what `job.train` raises for photos and weights.
     """
     began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
-    folder = folder_of(out)
+    folder, spoken = folder_of(out), find_language(language)
     _check_out(out, folder)
     _check_budget(trials, minutes)
     job.require_outside(out, Path(source))
@@ -79,7 +80,7 @@ def tune(
     catalogue = job.load_corrected(source, reporter, detections, corrections)
     split = split_photos(audit_photos(catalogue, reporter), recipe.split)
     about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
-    about |= job.detections_record(detections)
+    about |= {**job.detections_record(detections), **spoken.record()}
     if corrections:
         content = Path(corrections).read_bytes()
         files.write_bytes(folder / "corrections.csv", content)
@@ -180,7 +181,7 @@ def _search(
         confirmer = Confirmer(split, catalogue, bench.material, folder, ledger, reporter)
         tuning = _tune_head(searcher, recipe, bench, confirmer, switched)
     files.write_text(out, tuned_recipe_text(tuning))
-    page = write_tuning(tuning, folder)
+    page = write_tuning(tuning, folder, recorded_language(about))
     reporter.say(f"{describe_cost(tuning)}\nrecipe: {out}\npage: {page}")
     return tuning
 
