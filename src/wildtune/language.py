@@ -57,7 +57,7 @@ class Language:
 
     def say(self, message: str, context: str = "", **values: str | int) -> str:
         """Return a sentence with its values filled in; `context` tells apart what is the same in English alone."""
-        return self.template(message, context).format(**values)
+        return self._ended(self.template(message, context).format(**values))
 
     def say_counted(self, one: str, many: str, n: int, context: str = "", **values: str | int) -> str:
         """Return a sentence that depends on a count: `one` or `many` in English, more forms elsewhere; {n} is it."""
@@ -67,7 +67,7 @@ class Language:
             book = _translations(self.code)
             text = book.npgettext(context, one, many, n) if context else book.ngettext(one, many, n)
             text = _typeset(text)
-        return text.format(n=self.whole(n), **values)
+        return self._ended(text.format(n=self.whole(n), **values))
 
     def record(self) -> dict[str, str]:
         """Return what a folder records of the language, as `recorded_language` reads it; nothing of English."""
@@ -202,6 +202,10 @@ class Language:
             return "".join(items)
         return self.say("{items} and {last}", items=", ".join(items[:-1]), last=items[-1])
 
+    def _ended(self, text: str) -> str:
+        """Return a sentence that ends with one point where its last word is an abbreviation."""
+        return text if self.code == "en" else re.sub(r"(?<=\bп\.)\.(?!\.)", "", text)
+
     def _figure(self, text: str) -> str:
         """Return a figure, or the words that stand where there is none."""
         words = {"unknown": message("unknown"), "not a number": message("not a number")}
@@ -243,7 +247,7 @@ def _russian_number(found: re.Match[str]) -> str:
 def _typeset(template: str) -> str:
     """Keep together what no line may break apart: figures and what they count, and dashes with the word before."""
     template = re.sub(r"(?<=[\d}]) (?=%)| (?=—)", _NO_BREAK, template)
-    return re.sub(r"(?<=\{n\}) |(?<=\d) (?=[а-яё])", _NO_BREAK, template)
+    return re.sub(r"(?<=\{n\}) |(?<=[\d}]) (?=п\.)|(?<=п\.) (?=п\.)|(?<=\d) (?=[а-яё])", _NO_BREAK, template)
 
 
 @cache
@@ -281,9 +285,9 @@ def _pattern(template: str) -> re.Pattern[str]:
     for field in _FIELD.finditer(template):
         parts.append(re.escape(template[place : field.start()]))
         name = field[1]
-        parts.append(
-            f"(?P={name})" if name in seen else rf"(?P<{name}>\d[\d,]*)" if name == "n" else f"(?P<{name}>.+?)"
-        )
+        inner = r"\d[\d,]*" if name == "n" else r"\d.*?" if name.startswith("number") else ".+?"
+        whole = "" if template.startswith(" %", field.end()) else "(?! %)"  # a percentage is one value
+        parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{inner}){whole}")
         seen.add(name)
         place = field.end()
     return re.compile("".join(parts) + re.escape(template[place:]), re.DOTALL)

@@ -64,8 +64,9 @@ def tune(
 
     `trials` limits how often all values are tried together, `minutes` the time of the whole; without either it takes
     15 minutes. `detections` and `corrections` are as in `job.train`, and so is `language`, which is that of the page;
-    the recipe's remarks are English. Charts and the table of trials go to the folder beside `out`. Raises CommandError when `out` or that folder exists, RecipeError for a recipe without a head's
-    stage, and what `job.train` raises for photos and weights.
+    the recipe's remarks are English. Charts and the table of trials go to the folder beside `out`. Raises CommandError
+    when `out` or that folder exists, RecipeError for a recipe without a head's stage, and what `job.train` raises for
+    photos and weights.
     """
     began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
     folder, spoken = folder_of(out), find_language(language)

@@ -64,8 +64,8 @@ def explain(
             if without is not None:
                 beaten = recorded(
                     "tuning",
-                    "against {loss}, {accuracy} with {value}",
-                    loss=nats(without.loss),
+                    "against {number_loss}, {accuracy} with {value}",
+                    number_loss=nats(without.loss),
                     accuracy=percent(without.accuracy),
                     value=_value(name, start),
                 )
@@ -95,9 +95,9 @@ def _against_start(origin: str, own: Comparison | None, value: str) -> str:
         return recorded("tuning", "against {origin} with {value}", origin=origin, value=value)
     return recorded(
         "tuning",
-        "against {origin} {loss}, {accuracy} with {value}",
+        "against {origin} {number_loss}, {accuracy} with {value}",
         origin=origin,
-        loss=nats(own.loss),
+        number_loss=nats(own.loss),
         accuracy=percent(own.accuracy),
         value=value,
     )
