@@ -117,7 +117,9 @@ def test_every_recorded_sentence_is_told_again_with_its_values(group: str) -> No
     assert entries
     for entry in entries:
         one, many = entry.id if isinstance(entry.id, tuple) else (entry.id, "")
-        values = {name: f"7{i}Ж" if name.startswith("number") else f"Ж{i}" for i, name in enumerate(sorted(fields(one)))}
+        values = {
+            name: f"7{i}Ж" if name.startswith("number") else f"Ж{i}" for i, name in enumerate(sorted(fields(one)))
+        }
         values.pop("n", None)
         english = recorded_counted(group, one, many, 1234, **values) if many else recorded(group, one, **values)
         told = RUSSIAN.retell(group, english)
