@@ -245,8 +245,8 @@ def _russian_number(found: re.Match[str]) -> str:
 
 @cache
 def _typeset(template: str) -> str:
-    """Keep together what no line may break apart: figures and what they count, and dashes with the word before."""
-    template = re.sub(r"(?<=[\d}]) (?=%)| (?=—)", _NO_BREAK, template)
+    """Keep together what no line may break apart: figures and what they count, endings, dashes and what is before."""
+    template = re.sub(r"(?<=[\d}]) (?=%)| (?=—)", _NO_BREAK, template).replace("%-", "%\u2011")
     return re.sub(r"(?<=\{n\}) |(?<=[\d}]) (?=п\.)|(?<=п\.) (?=п\.)|(?<=\d) (?=[а-яё])", _NO_BREAK, template)
 
 

@@ -21,8 +21,8 @@ NAMES = re.findall(
     r"\S+",
     """
     ape bear bison cat chicken cow transfer finetune wolf dog deer default openvino timm torch python adamw wildtune
-    analysis findings index review unknown cpu file safetensors photos animals BatchNorm CSV SVG SHA JPEG PNG F1 bfloat16
-    seed jpg png csv md stages augment noise input resize size clip float32 Python b0 tf_efficientnet_b0
+    analysis findings index review unknown cpu file safetensors photos animals BatchNorm CSV SVG SHA JPEG PNG F1
+    bfloat16 seed jpg png csv md stages augment noise input resize size clip float32 Python b0 tf_efficientnet_b0
     """,
 )
 
