@@ -21,21 +21,24 @@ DETECTIONS = ["--detection-threshold", "--detections"]
 COMMANDS = {
     "train": (
         ["PHOTOS"],
-        ["--backbone", "--corrections", *DETECTIONS, "--folds", "--out", "--recipe", "--resume", "--set", "--weights"],
+        [
+            *("--backbone", "--corrections", *DETECTIONS, "--folds", "--language", "--out"),
+            *("--recipe", "--resume", "--set", "--weights"),
+        ],
     ),
     "check": (["PHOTOS"], ["--backbone", *DETECTIONS, "--no-model", "--out", "--weights"]),
     "tune": (
         ["PHOTOS"],
         [
-            *("--backbone", "--corrections", *DETECTIONS, "--minutes", "--out"),
+            *("--backbone", "--corrections", *DETECTIONS, "--language", "--minutes", "--out"),
             *("--recipe", "--resume", "--set", "--trials", "--weights"),
         ],
     ),
-    "evaluate": (["RUN", "PHOTOS"], DETECTIONS),
+    "evaluate": (["RUN", "PHOTOS"], [*DETECTIONS, "--language"]),
     "compare": (["RUN RUN..."], ["--out"]),
     "predict": (["RUN", "PHOTOS"], ["--coverage", *DETECTIONS, "--out", "--to"]),
     "recipes": (["NAME"], []),
-    "demo": ([], ["--out"]),
+    "demo": ([], ["--language", "--out"]),
 }
 
 PYTHON_NAMES = [
@@ -59,6 +62,7 @@ PYTHON_NAMES = [
     "load_photos",
     "load_recipe",
     "predict",
+    "report_again",
     "resume",
     "resume_folds",
     "resume_tuning",
@@ -211,3 +215,22 @@ def test_a_threshold_without_detections_ends_with_2(
     assert run_main(monkeypatch, "train", "--resume", run, *threshold) == 2
     assert "--resume goes on with the run's own recipe and threshold" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_language_ends_with_2_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    run = str(tmp_path / "run")
+    for command in (
+        ("train", str(photos), "--out", run),
+        ("train", str(photos), "--folds", "2", "--out", run),
+        ("tune", str(photos), "--out", f"{run}.toml"),
+        ("demo", "--out", run),
+    ):
+        assert run_main(monkeypatch, *command, "--language", "klingon") == 2, command
+        said = capsys.readouterr().err
+        assert "There is no language 'klingon'. --language can be en (English), ru (Russian)." in said, command
+    assert list(tmp_path.iterdir()) == []
+    assert run_main(monkeypatch, "train", "--resume", run, "--language", "ru") == 2
+    assert run_main(monkeypatch, "evaluate", run, str(photos), "--language", "ru") == 2
+    assert "leave PHOTOS out" in capsys.readouterr().err

@@ -37,6 +37,7 @@ _PLACES = {
     "load_photos": "wildtune.photos.sources",
     "load_recipe": "wildtune.recipe",
     "predict": "wildtune.job",
+    "report_again": "wildtune.job",
     "resume": "wildtune.job",
     "resume_folds": "wildtune.folds",
     "resume_tuning": "wildtune.tuning",

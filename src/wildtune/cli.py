@@ -57,6 +57,12 @@ Corrections = Annotated[
 ]
 
 
+ReportLanguage = Annotated[
+    str,
+    typer.Option("--language", metavar="CODE", help="Language of the report: en or ru. What is printed is English."),
+]
+
+
 @app.command()
 def train(
     photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help=Photos.__metadata__[0].help)] = None,
@@ -72,6 +78,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
+    language: ReportLanguage = "en",
 ) -> None:
     """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
     with _quick_imports():
@@ -81,7 +88,7 @@ def train(
 
     if resume is not None:
         others = (backbone, weights, changes, corrections, out, folds)
-        if any(others) or detection_threshold is not None or recipe != "default":
+        if any(others) or detection_threshold is not None or recipe != "default" or language != "en":
             raise CommandError(
                 "--resume goes on with the run's own recipe and threshold: give it no other option than PHOTOS and "
                 "--detections, each only where they have moved."
@@ -97,9 +104,11 @@ def train(
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _saying_how_to_resume(folder):
         if folds is not None:
-            cross_validation.train_folds(photos, chosen, folds, folder, detections=crops, corrections=corrections)
+            cross_validation.train_folds(
+                photos, chosen, folds, folder, detections=crops, corrections=corrections, language=language
+            )
             return
-        job.train(photos, chosen, folder, detections=crops, corrections=corrections)
+        job.train(photos, chosen, folder, detections=crops, corrections=corrections, language=language)
 
 
 @app.command()
@@ -150,6 +159,7 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or help a process that does.")] = False,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
+    language: ReportLanguage = "en",
 ) -> None:
     """Search for a better recipe on PHOTOS, and write it; the test photos are not looked at."""
     with _quick_imports():
@@ -159,7 +169,7 @@ def tune(
     command = f"wildtune tune --resume --out {out}"
     if resume:
         others = (backbone, weights, changes, corrections)
-        if any(others) or detection_threshold is not None or recipe != "default":
+        if any(others) or detection_threshold is not None or recipe != "default" or language != "en":
             raise CommandError(
                 "--resume goes on with the recipe, corrections and threshold that the tuning began with: give it no "
                 "other option than --out, --trials, --minutes, and PHOTOS and --detections, each only where they have "
@@ -173,7 +183,7 @@ def tune(
     crops = _detections(detections, detection_threshold)
     start = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     with _saying_how_to_resume(out, command, tuning.is_begun):
-        tuning.tune(photos, start, out, trials, minutes, detections=crops, corrections=corrections)
+        tuning.tune(photos, start, out, trials, minutes, detections=crops, corrections=corrections, language=language)
 
 
 @app.command()
@@ -182,6 +192,10 @@ def evaluate(
     photos: Annotated[str | None, typer.Argument(metavar="PHOTOS", help="Other labelled photos.")] = None,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
+    language: Annotated[
+        str | None,
+        typer.Option("--language", metavar="CODE", help="Write the run's report again, in en or ru; not with PHOTOS."),
+    ] = None,
 ) -> None:
     """Show a run's scores, or score it on other labelled PHOTOS."""
     with _quick_imports():
@@ -191,16 +205,22 @@ def evaluate(
     from wildtune.evaluate.trust import describe_trust
 
     crops = _detections(detections, detection_threshold)
+    if language is not None and photos is not None:
+        raise CommandError("--language writes the report of the run itself again: leave PHOTOS out.")
     if photos is None:
         if detections is not None:
             raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
         if folds.is_folds(run):
             print(describe_folds(folds.saved_folds(run)))
+            if language is not None:
+                folds.folds_again(run, language)
             return
         saved = job.saved_scores(run)
         print(describe_evaluation(saved.headline))
         if saved.trust is not None:
             print(f"\n{describe_trust(saved.trust)}")
+        if language is not None:
+            job.report_again(run, language)
         return
     print(describe_evaluation(job.evaluate(run, photos, detections=crops)))
 
@@ -278,13 +298,14 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.")]
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the photos and the run.")] = Path("wildtune-demo"),
+    language: ReportLanguage = "en",
 ) -> None:
     """Do the whole job on generated photos with embedded weights, in about two minutes."""
     with _quick_imports():
         from wildtune import job
 
     with _saying_how_to_resume(out / "run"):
-        job.demo(out)
+        job.demo(out, language=language)
 
 
 @app.callback(invoke_without_command=True)

@@ -19,12 +19,13 @@ from typing import Any
 from wildtune import files, job, runtime
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.folds import FoldsEvaluation, describe_folds, evaluate_folds
+from wildtune.language import Language, find_language, recorded_language
 from wildtune.photos.sources import Detections
 from wildtune.predict.predictions import load_predictions
 from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, create_recipe, dump_recipe, load_recipe
 from wildtune.report.folds import render_folds
-from wildtune.train.plan import load_plan
+from wildtune.train.plan import Plan, load_plan
 
 _INDEX = "folds.json"
 
@@ -46,14 +47,16 @@ def train_folds(
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
+    language: str = "en",
 ) -> Folds:
     """Train a classifier for each of `folds` folds of the photos in the new folder `out`, and score them together.
 
     The folds keep the groups of `recipe.split.group_by` whole and the classes as even as that allows; they follow from
-    the photos and `recipe.split.seed`. Fold k alone is `job.train` with `split.folds` and `split.fold=k`. Raises what
-    `job.train` raises, and CommandError for fewer than two folds.
+    the photos and `recipe.split.seed`. Fold k alone is `job.train` with `split.folds` and `split.fold=k`.
+    `language` is that of the reports, as in `job.train`. Raises what `job.train` raises, and CommandError for fewer
+    than two folds.
     """
-    out = Path(out)
+    out, spoken = Path(out), find_language(language)
     if folds < 2:
         raise CommandError(f"Cross-validation needs at least 2 folds. Got {folds}.")
     if _is_taken(out):
@@ -65,11 +68,11 @@ def train_folds(
         files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about: dict[str, Any] = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    about |= {**runtime.environment(), **job.detections_record(detections)}
+    about |= {**runtime.environment(), **job.detections_record(detections), **spoken.record()}
     text = json.dumps(about, indent=1, ensure_ascii=False)
     files.write_text(out / "environment.json", text + "\n")
     files.write_text(out / _INDEX, json.dumps({"count": folds}) + "\n")
-    return _go_on(out, recipe, source, detections, None, reporter or Reporter())
+    return _go_on(out, recipe, source, detections, None, reporter or Reporter(), spoken)
 
 
 def resume_folds(
@@ -90,7 +93,8 @@ def resume_folds(
     recipe = load_recipe(str(folder / "recipe.toml"))
     about = json.loads((folder / "environment.json").read_text("utf-8"))
     detections = job.moved_detections(folder, about.get("detections"), detections_path)
-    return _go_on(folder, recipe, source or about["photos"], detections, source, reporter or Reporter())
+    spoken = recorded_language(about)
+    return _go_on(folder, recipe, source or about["photos"], detections, source, reporter or Reporter(), spoken)
 
 
 def _is_taken(out: Path) -> bool:
@@ -129,6 +133,7 @@ def _go_on(
     detections: Detections | None,
     moved: str | Path | None,
     reporter: Reporter,
+    language: Language,
 ) -> Folds:
     """Do all folds that are left to do, then score all together."""
     count = recipe.split.folds
@@ -142,18 +147,36 @@ def _go_on(
             job.resume(run, moved, reporter, detections.path if detections else None)
         else:
             reporter.say(f"fold {fold} of {count}")
-            job.train(source, _of_fold(recipe, count, fold), run, reporter, detections, corrections)
+            job.train(source, _of_fold(recipe, count, fold), run, reporter, detections, corrections, language.code)
     _require_same_photos(runs)
     found = [load_predictions(run / "predictions" / "test.csv") for run in runs]
     plans = [load_plan(run / "plan.toml") for run in runs]
     evaluation = evaluate_folds(found, [plan.side_size("train") for plan in plans])
     _save_predictions(runs, out / "predictions" / "folds.csv")
-    title = f"{plans[0].backbone} on {len(plans[0].class_names)} classes"
-    files.write_text(out / "folds.html", render_folds(evaluation, title))
+    _write_page(out, plans[0], evaluation, language)
     saved = {"count": count, **evaluation.model_dump(mode="json")}
     files.write_text(out / _INDEX, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
     reporter.say(f"{describe_folds(evaluation)}\npage: {out / 'folds.html'}")
     return Folds(out, runs, evaluation)
+
+
+def _write_page(out: Path, plan: Plan, evaluation: FoldsEvaluation, language: Language) -> None:
+    title = language.say_counted(
+        "{backbone} on {n} classes", "{backbone} on {n} classes", len(plan.class_names), backbone=plan.backbone
+    )
+    files.write_text(out / "folds.html", render_folds(evaluation, title, language))
+
+
+def folds_again(folder: str | Path, language: str, reporter: Reporter | None = None) -> Path:
+    """Write the page of a finished cross-validation and the reports of its folds anew, as `job.report_again` does."""
+    folder, spoken, reporter = Path(folder), find_language(language), reporter or Reporter()
+    evaluation = saved_folds(folder)
+    runs = [folder / f"fold-{fold.fold}" for fold in evaluation.folds]
+    for run in runs:
+        job.report_again(run, language, reporter)
+    _write_page(folder, load_plan(runs[0] / "plan.toml"), evaluation, spoken)
+    reporter.say(f"page: {folder / 'folds.html'}")
+    return folder / "folds.html"
 
 
 def _require_same_photos(runs: Sequence[Path]) -> None:

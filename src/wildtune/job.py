@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,20 @@ from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.calibration import fit_calibration
 from wildtune.evaluate.evaluation import Evaluation, RunEvaluation, evaluate_run, load_evaluation, save_evaluation
 from wildtune.evaluate.evaluation import evaluate as score_predictions
-from wildtune.evaluate.learning_curve import LearningCurve
+from wildtune.evaluate.learning_curve import load_learning_curve
+from wildtune.language import Language, find_language, recorded_language
 from wildtune.model.backbone import check_backbone
 from wildtune.model.bundle import Bundle, load_bundle, plain_state, save_bundle
 from wildtune.model.calibration import Calibration
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.weights import require_file
-from wildtune.photos.audit import Findings, save_findings
-from wildtune.photos.catalogue import Catalogue, Photo
+from wildtune.photos.audit import Finding, Findings, load_findings, save_findings
+from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
 from wildtune.photos.sources import Detections, list_photos, load_photos
 from wildtune.photos.split import Split, load_split, save_split, split_photos
-from wildtune.predict.predictions import Predictions, save_predictions
+from wildtune.predict.predictions import Predictions, load_predictions, save_predictions
 from wildtune.predict.predictor import Predictor, create_predictor, say_what_it_knows
 from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
@@ -71,14 +74,17 @@ def train(
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
+    language: str = "en",
 ) -> Run:
     """Train a classifier on photos, or on the crops of `detections`, and leave every promised file in `out`, new.
 
-    `corrections` is a CSV file of decisions on single photos (see `photos.corrections`). Raises CommandError when
-    `out` already holds something, PhotosError, WeightsError or RecipeError for what cannot be used. The photos are
+    `corrections` is a CSV file of decisions on single photos (see `photos.corrections`), `language` that of the
+    report ("en" or "ru"). Raises CommandError when `out` already holds something or there is no such language,
+    PhotosError, WeightsError or RecipeError for what cannot be used. The photos are
     only read.
     """
     out, where, reporter = Path(out), Path(source), reporter or Reporter()
+    spoken = find_language(language)
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _BEFORE_THE_PLAN):
         raise CommandError(
             f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
@@ -106,7 +112,7 @@ def train(
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **runtime.environment(),
     }
-    about |= detections_record(detections)
+    about |= {**detections_record(detections), **spoken.record()}
     files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
@@ -114,7 +120,7 @@ def train(
     cache = create_cache(model, plan, runtime.environment()["packages"])
     plan = add_preflight(plan, split, catalogue, model, cache, reporter)
     save_plan(plan, out / "plan.toml")
-    return _carry_out(plan, findings, split, model, cache, out, reporter, detections)
+    return _carry_out(plan, findings, split, model, cache, out, reporter, detections, spoken)
 
 
 def resume(
@@ -162,7 +168,8 @@ def resume(
     reporter.log_to(folder / "train.log")
     runtime.set_threads(plan.threads)
     cache = create_cache(model, plan, now)
-    return _carry_out(plan, findings, split, model, cache, folder, reporter, detections)
+    spoken = recorded_language(about)
+    return _carry_out(plan, findings, split, model, cache, folder, reporter, detections, spoken)
 
 
 def predict(
@@ -268,12 +275,16 @@ def check(
     return findings
 
 
-def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
-    """Generate photos in `out`/photos and do the whole job on them, with the embedded weights, in `out`/run."""
+def demo(out: str | Path, reporter: Reporter | None = None, language: str = "en") -> Run:
+    """Generate photos in `out`/photos and do the whole job on them, with the embedded weights, in `out`/run.
+
+    `language` is that of the report, as in `train`.
+    """
     from wildtune.demo.animals import SPECIES, write_demo_photos
     from wildtune.demo.weights import DEMO_BACKBONE, demo_weights_path
 
     out = Path(out)
+    find_language(language)
     if (out / "run" / "plan.toml").exists():
         raise CommandError(
             f"{out} holds a demo already. Choose another --out, or go on with it: wildtune train --resume {out / 'run'}"
@@ -286,7 +297,7 @@ def demo(out: str | Path, reporter: Reporter | None = None) -> Run:
     )
     write_demo_photos(out / "photos", per_species=60)
     recipe = load_recipe("demo", backbone=DEMO_BACKBONE, weights=str(demo_weights_path()))
-    return train(out / "photos", recipe, out / "run", reporter)
+    return train(out / "photos", recipe, out / "run", reporter, language=language)
 
 
 def _load_planned(findings: Findings, plan: Plan, folder: Path) -> Split | None:
@@ -307,6 +318,7 @@ def _carry_out(
     folder: Path,
     reporter: Reporter,
     detections: Detections | None,
+    language: Language,
 ) -> Run:
     """Do all that is left to do of a planned run: from its decoded photos to its report."""
     reporter.say(describe_plan(plan))
@@ -324,7 +336,9 @@ def _carry_out(
     if shown.paths and evaluation.headline.side == "test":
         findings = doubt_test_labels(findings, ranking, shown, folder)
     reporter.say("writing the report")
-    _report(folder, plan, findings, evaluation, shown, bundle, doubts.learning_curve, reporter)
+    photos = {photo.path: photo for photo in findings.usable}
+    content = gather_content(folder, plan, findings.findings, evaluation, shown, language)
+    write_report(add_pictures(content, catalogue, photos, bundle, reporter), folder / "report")
     reporter.say(_headline(evaluation, folder))
     return Run(folder, plan, bundle, evaluation)
 
@@ -456,39 +470,89 @@ def _provenance(plan: Plan, detections: Detections | None) -> dict[str, Any]:
     }
 
 
-def _report(
+def gather_content(
     folder: Path,
     plan: Plan,
-    findings: Findings,
+    findings: Sequence[Finding],
     evaluation: RunEvaluation,
     shown: Predictions,
-    bundle: Bundle,
-    learning_curve: LearningCurve | None,
-    reporter: Reporter,
-) -> Path:
-    catalogue = findings.catalogue
-    photos = {photo.path: photo for photo in findings.usable}
+    language: Language,
+) -> RunContent:
+    """Return what a run's report says, without its pictures."""
+    on = language.say_counted(
+        "{backbone} on {n} classes", "{backbone} on {n} classes", len(plan.class_names), backbone=plan.backbone
+    )
+    curve = folder / "learning_curve.json"  # there is none where the weights were random, nor of older runs
+    return RunContent(
+        title=on,
+        plan=plan,
+        history=load_history(folder / "metrics.jsonl"),
+        evaluation=evaluation,
+        findings=findings,
+        environment=json.loads((folder / "environment.json").read_text("utf-8")),
+        predictions=shown,
+        moves=load_moves(folder / "stages.jsonl"),
+        learning_curve=load_learning_curve(curve) if curve.exists() else None,
+        language=language,
+    )
+
+
+def add_pictures(
+    content: RunContent, catalogue: Catalogue, photos: Mapping[str, Photo], bundle: Bundle, reporter: Reporter
+) -> RunContent:
+    """Return what a report says with the photos' small pictures and heat maps; `photos` by path."""
 
     def thumbnail(path: str) -> bytes | None:
         photo = photos.get(path)
         return create_thumbnail(catalogue.read_bytes(photo), box=photo.box) if photo else None
 
+    assert content.predictions is not None
     with reporter.bar("drawing heat maps") as tell:
-        heat_maps = create_heat_maps(bundle, catalogue, photos, shown, tell)
-    content = RunContent(
-        title=f"{plan.backbone} on {len(plan.class_names)} classes",
-        plan=plan,
-        history=load_history(folder / "metrics.jsonl"),
-        evaluation=evaluation,
-        findings=findings.findings,
-        environment=json.loads((folder / "environment.json").read_text("utf-8")),
-        predictions=shown,
-        load_thumbnail=thumbnail,
-        moves=load_moves(folder / "stages.jsonl"),
-        heat_maps=heat_maps,
-        learning_curve=learning_curve,
-    )
-    return write_report(content, folder / "report")
+        heat_maps = create_heat_maps(bundle, catalogue, photos, content.predictions, tell)
+    return dataclasses.replace(content, load_thumbnail=thumbnail, heat_maps=heat_maps)
+
+
+def report_again(run: str | Path, language: str, reporter: Reporter | None = None) -> Path:
+    """Write the report of a finished run anew in a language ("en" or "ru"), from what the run has saved.
+
+    Nothing is scored again. Pictures need the photos: those that are unchanged where the run had them are shown.
+    Returns the path of the page. Raises CommandError when the run has not ended or there is no such language.
+    """
+    folder, reporter, spoken = Path(run), reporter or Reporter(), find_language(language)
+    evaluation = saved_scores(folder)
+    plan, bundle = load_plan(folder / "plan.toml"), load_bundle(folder)
+    shown = load_predictions(folder / "predictions" / f"{evaluation.headline.side}.csv")
+    content = gather_content(folder, plan, load_findings(folder / "findings.csv"), evaluation, shown, spoken)
+    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    try:
+        crops = Detections(**about["detections"]) if about.get("detections") else None
+        catalogue = list_photos(about["photos"], read=False, detections=crops)
+    except PhotosError:
+        reporter.say(f"note: the photos are no longer at {about['photos']}, so the report has no pictures")
+    else:
+        photos = _unchanged(catalogue, shown, folder)
+        content = add_pictures(content, catalogue, photos, bundle, reporter)
+    page = write_report(content, folder / "report")
+    about = {key: value for key, value in about.items() if key != "language"} | spoken.record()
+    files.write_text(folder / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    reporter.say(f"report: {page}")
+    return page
+
+
+def _unchanged(catalogue: Catalogue, shown: Predictions, folder: Path) -> dict[str, Photo]:
+    """Return by path those of the predicted photos whose bytes are still the run's."""
+    with open(folder / "split.csv", encoding="utf-8", newline="") as handle:
+        digests = {row["path"]: row["sha256"] for row in csv.DictReader(handle)}
+    wanted, found = set(shown.paths), {}
+    for photo in catalogue.photos:
+        if photo.path in wanted and not photo.error:
+            try:
+                data = catalogue.read_bytes(photo)
+            except OSError:
+                continue
+            if photo_sha256(data, photo.box) == digests.get(photo.path):
+                found[photo.path] = photo
+    return found
 
 
 def _headline(evaluation: RunEvaluation, folder: Path) -> str:

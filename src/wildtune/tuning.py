@@ -20,6 +20,7 @@ from wildtune import files, job, runtime
 from wildtune.check.groups import number_groups
 from wildtune.check.steps import audit_photos
 from wildtune.errors import CommandError, RecipeError
+from wildtune.language import find_language, recorded, recorded_counted, recorded_language
 from wildtune.model.backbone import check_backbone
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.sources import Detections
@@ -57,16 +58,18 @@ def tune(
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
+    language: str = "en",
 ) -> Tuning:
     """Search for better values of a recipe on the training and validation photos, and write the recipe to `out`.
 
     `trials` limits how often all values are tried together, `minutes` the time of the whole; without either it takes
-    15 minutes. `detections` and `corrections` are as in `job.train`. Charts and the table of trials go to the folder
-    beside `out`. Raises CommandError when `out` or that folder exists, RecipeError for a recipe without a head's
-    stage, and what `job.train` raises for photos and weights.
+    15 minutes. `detections` and `corrections` are as in `job.train`, and so is `language`, which is that of the page;
+    the recipe's remarks are English. Charts and the table of trials go to the folder beside `out`. Raises CommandError
+    when `out` or that folder exists, RecipeError for a recipe without a head's stage, and what `job.train` raises for
+    photos and weights.
     """
     began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
-    folder = folder_of(out)
+    folder, spoken = folder_of(out), find_language(language)
     _check_out(out, folder)
     _check_budget(trials, minutes)
     job.require_outside(out, Path(source))
@@ -78,7 +81,7 @@ def tune(
     catalogue = job.load_corrected(source, reporter, detections, corrections)
     split = split_photos(audit_photos(catalogue, reporter), recipe.split)
     about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
-    about |= job.detections_record(detections)
+    about |= {**job.detections_record(detections), **spoken.record()}
     if corrections:
         content = Path(corrections).read_bytes()
         files.write_bytes(folder / "corrections.csv", content)
@@ -179,7 +182,7 @@ def _search(
         confirmer = Confirmer(split, catalogue, bench.material, folder, ledger, reporter)
         tuning = _tune_head(searcher, recipe, bench, confirmer, switched)
     files.write_text(out, tuned_recipe_text(tuning))
-    page = write_tuning(tuning, folder)
+    page = write_tuning(tuning, folder, recorded_language(about))
     reporter.say(f"{describe_cost(tuning)}\nrecipe: {out}\npage: {page}")
     return tuning
 
@@ -224,18 +227,30 @@ def _choose_origin(
     if not found["better"]:
         return start, ""
     loss, accuracy = found["first"]
-    own = "diverged" if loss >= DIVERGED else f"had {nats(loss)} and {percent(accuracy)}"
-    said = (
-        f"Recipe {REFERENCE}'s input and head did better than the start's: validation loss {nats(found['loss'])}, "
-        f"accuracy {percent(found['accuracy'])}, where the start's {own}. So its values were the search's beginning."
-    )
+    values = {"name": REFERENCE, "loss": nats(found["loss"]), "accuracy": percent(found["accuracy"])}
+    if loss >= DIVERGED:
+        said = recorded(
+            "tuning",
+            "Recipe {name}'s input and head did better than the start's: validation loss {loss}, accuracy {accuracy}, "
+            "where the start's diverged. So its values were the search's beginning.",
+            **values,
+        )
+    else:
+        said = recorded(
+            "tuning",
+            "Recipe {name}'s input and head did better than the start's: validation loss {loss}, accuracy {accuracy}, "
+            "where the start's had {own_loss} and {own_accuracy}. So its values were the search's beginning.",
+            own_loss=nats(loss),
+            own_accuracy=percent(accuracy),
+            **values,
+        )
     reporter.say(said)
     return other, said
 
 
 def _name_of(switched: str) -> str:
     """Return whose values the search began from, in words."""
-    return f"recipe {REFERENCE}'s" if switched else "the start's"
+    return recorded("part", "recipe {name}'s", name=REFERENCE) if switched else recorded("part", "the start's")
 
 
 def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Confirmer, switched: str) -> Tuning:
@@ -259,10 +274,11 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
         confirmed, sentence = confirmer.confirm(start, tuned, budget, guess_s)
         said.append(sentence)
         if confirmed and confirmed.worse:
-            said.append("So the start's values are handed back.")
+            said.append(recorded("tuning", "So the start's values are handed back."))
             number = _head_stage(start)
             tuned, replaced = with_stage(start, number, start.stages[number]), False
-            reasons = dict.fromkeys(reasons, "the start's: real training was better with it")
+            why = recorded("tuning", "the start's: real training was better with it")
+            reasons = dict.fromkeys(reasons, why)
     for sentence in said[1 if switched else 0 :]:
         reporter.say(sentence)
     return Tuning(
@@ -280,22 +296,41 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
 
 
 def _verdict(winner: Comparison | None, searcher: Searcher) -> str:
-    photos = counted(len(searcher.rows), "photo")
+    photos = len(searcher.rows)
     if winner is None:
-        return (
-            f"Nothing beat {searcher.origin} head by more than its standard error in cross-validation on {photos}, "
-            "none of them a test photo: its values are kept."
+        return recorded_counted(
+            "tuning",
+            "Nothing beat {origin} head by more than its standard error in cross-validation on {n:,} photo, none of "
+            "them a test photo: its values are kept.",
+            "Nothing beat {origin} head by more than its standard error in cross-validation on {n:,} photos, none of "
+            "them a test photo: its values are kept.",
+            photos,
+            origin=searcher.origin,
         )
+    values = {"loss": nats(winner.loss), "accuracy": percent(winner.accuracy)}
     if winner.loss - winner.difference >= DIVERGED:
-        return (
-            f"Where {searcher.origin} head diverged, this one has a validation loss of {nats(winner.loss)} and an "
-            f"accuracy of {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
+        return recorded_counted(
+            "tuning",
+            "Where {origin} head diverged, this one has a validation loss of {loss} and an accuracy of {accuracy}, "
+            "cross-validated on {n:,} photo, none of them a test photo.",
+            "Where {origin} head diverged, this one has a validation loss of {loss} and an accuracy of {accuracy}, "
+            "cross-validated on {n:,} photos, none of them a test photo.",
+            photos,
+            origin=searcher.origin,
+            **values,
         )
-    before = winner.accuracy - winner.accuracy_difference
-    return (
-        f"The head's validation loss fell from {nats(winner.loss - winner.difference)} to {nats(winner.loss)} (by "
-        f"{nats(-winner.difference)}, standard error {nats(winner.error)}), its accuracy went from {percent(before)} "
-        f"to {percent(winner.accuracy)}, cross-validated on {photos}, none of them a test photo."
+    return recorded_counted(
+        "tuning",
+        "The head's validation loss fell from {before} to {loss} (by {fall}, standard error {error}), its accuracy "
+        "went from {accuracy_before} to {accuracy}, cross-validated on {n:,} photo, none of them a test photo.",
+        "The head's validation loss fell from {before} to {loss} (by {fall}, standard error {error}), its accuracy "
+        "went from {accuracy_before} to {accuracy}, cross-validated on {n:,} photos, none of them a test photo.",
+        photos,
+        before=nats(winner.loss - winner.difference),
+        fall=nats(-winner.difference),
+        error=nats(winner.error),
+        accuracy_before=percent(winner.accuracy - winner.accuracy_difference),
+        **values,
     )
 
 

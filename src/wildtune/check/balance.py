@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from wildtune.language import recorded_counted
 from wildtune.photos.catalogue import Photo
 
 # From about here on a classifier gains accuracy by forgetting the small class.
@@ -21,8 +22,17 @@ def describe_imbalance(photos: Iterable[Photo]) -> str:
     ratio = counts[largest] / counts[smallest]
     if ratio <= NOTICED_RATIO:
         return ""
-    return (
-        f"The classes are unequal: '{largest}' has {counts[largest]} photos, '{smallest}' {counts[smallest]}, "
-        f"{ratio:.0f} times fewer. Look at the balanced accuracy and the recall of the small classes rather than at "
-        "the accuracy; stages.N.imbalance makes training heed them."
+    return recorded_counted(
+        "notice",
+        "The classes are unequal: '{name}' has {n} photos, '{name_smallest}' {least}, {ratio} times fewer. Look at the "
+        "balanced accuracy and the recall of the small classes rather than at the accuracy; stages.N.imbalance makes "
+        "training heed them.",
+        "The classes are unequal: '{name}' has {n} photos, '{name_smallest}' {least}, {ratio} times fewer. Look at the "
+        "balanced accuracy and the recall of the small classes rather than at the accuracy; stages.N.imbalance makes "
+        "training heed them.",
+        counts[largest],
+        name=largest,
+        name_smallest=smallest,
+        least=counts[smallest],
+        ratio=f"{ratio:.0f}",
     )

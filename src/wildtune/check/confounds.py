@@ -20,6 +20,7 @@ import numpy as np
 
 from wildtune.check.groups import number_groups
 from wildtune.check.marks import PhotoMarks
+from wildtune.language import recorded
 from wildtune.photos.audit import Finding
 from wildtune.runtime import seed_from
 
@@ -60,43 +61,65 @@ def _hours(marks: PhotoMarks) -> str | None:
     if marks.taken is None:
         return None
     start = marks.taken.hour // 3 * 3
-    return f"{start:02}:00 to {start + 3:02}:00"
+    return _range(f"{start:02}:00", f"{start + 3:02}:00")
 
 
-_ALIKE = "Where you can, take photos of every class from the same sources, or convert them all alike."
+def _range(low: str, high: str) -> str:
+    return recorded("part", "{number_low} to {number_high}", number_low=low, number_high=high)
+
+
+_ALIKE = recorded("part", "Where you can, take photos of every class from the same sources, or convert them all alike.")
 MARKS = (
-    Mark("file format", lambda m: m.format, str, _ALIKE),
-    Mark("number of pixels", lambda m: m.width * m.height / 1e6, lambda v: f"{v:.3g} megapixels", _ALIKE),
+    Mark(recorded("part", "file format"), lambda m: m.format, str, _ALIKE),
     Mark(
-        "shape of the picture",
-        lambda m: round(m.width / m.height, 3),
-        lambda v: f"{v:.3g} times as wide as high",
+        recorded("part", "number of pixels"),
+        lambda m: m.width * m.height / 1e6,
+        lambda v: recorded("part", "{number} megapixels", number=f"{v:.3g}"),
         _ALIKE,
     ),
     Mark(
-        "file size for its pixels",
-        lambda m: round(m.size / (m.width * m.height), 4),
-        lambda v: f"{v:.2g} bytes a pixel",
-        f"Smooth scenes make small files too, so part of this may be the picture itself. {_ALIKE}",
+        recorded("part", "shape of the picture"),
+        lambda m: round(m.width / m.height, 3),
+        lambda v: recorded("part", "{number} times as wide as high", number=f"{v:.3g}"),
+        _ALIKE,
     ),
     Mark(
-        "camera",
+        recorded("part", "file size for its pixels"),
+        lambda m: round(m.size / (m.width * m.height), 4),
+        lambda v: recorded("part", "{number} bytes a pixel", number=f"{v:.2g}"),
+        recorded(
+            "part",
+            "Smooth scenes make small files too, so part of this may be the picture itself. Where you can, take photos "
+            "of every class from the same sources, or convert them all alike.",
+        ),
+    ),
+    Mark(
+        recorded("part", "camera"),
         lambda m: m.camera or None,
         str,
-        "Where you can, add photos of the class from other cameras, and keep each camera's photos together with a "
-        "`group` column.",
+        recorded(
+            "part",
+            "Where you can, add photos of the class from other cameras, and keep each camera's photos together with a "
+            "`group` column.",
+        ),
     ),
     Mark(
-        "date",
+        recorded("part", "date"),
         lambda m: float(m.taken.toordinal()) if m.taken else None,
         lambda v: date.fromordinal(round(v)).isoformat(),
-        "Where you can, add photos from other days, and keep each day's photos together with a `group` column.",
+        recorded(
+            "part",
+            "Where you can, add photos from other days, and keep each day's photos together with a `group` column.",
+        ),
     ),
     Mark(
-        "time of day",
+        recorded("part", "time of day"),
         _hours,
         str,
-        "It may be the animals' way of life; even so a classifier may learn darkness instead of the animal.",
+        recorded(
+            "part",
+            "It may be the animals' way of life; even so a classifier may learn darkness instead of the animal.",
+        ),
     ),
 )
 
@@ -175,22 +198,43 @@ def find_giveaways(
 def confound_findings(giveaways: Sequence[Giveaway], class_count: int) -> tuple[Finding, ...]:
     """Return one warning for each mark that gives classes away; `path` is "", because it is about the whole set."""
     found = []
-    rest = "the other class" if class_count == 2 else "the other classes"
+    rest = recorded("part", "the other class") if class_count == 2 else recorded("part", "the other classes")
     for mark in dict.fromkeys(g.mark for g in giveaways):
         first, *others = (g for g in giveaways if g.mark == mark)
         low, high = first.interval
-        inside, outside = _percent(first.inside), _percent(first.outside)
-        text = (
-            f"the whole set: the {mark.name} alone tells '{first.class_name}' from {rest} in "
-            f"{_percent(first.accuracy)} of cases, both sides counting the same (chance 50 %, 95 % interval "
-            f"{low * 100:.0f} to {_percent(high)}). It is {first.typical} in {inside} of '{first.class_name}' and in "
-            f"{outside} of the others."
-        )
-        if others:
+        values = {
+            "mark": mark.name,
+            "name": first.class_name,
+            "rest": rest,
+            "accuracy": _percent(first.accuracy),
+            "low": f"{low * 100:.0f}",
+            "high": _percent(high),
+            "typical": first.typical,
+            "inside": _percent(first.inside),
+            "outside": _percent(first.outside),
+            "advice": mark.advice,
+        }
+        if not others:
+            text = recorded(
+                "finding",
+                "the whole set: the {mark} alone tells '{name}' from {rest} in {accuracy} of cases, both sides "
+                "counting the same (chance 50 %, 95 % interval {low} to {high}). It is {typical} in {inside} of "
+                "'{name}' and in {outside} of the others. A classifier may learn this instead of the animal. {advice}",
+                **values,
+            )
+        else:
             named = ", ".join(f"'{g.class_name}' ({_percent(g.accuracy)})" for g in others[:MOST_NAMED])
-            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-            text += f" So it does {named}{more}."
-        text += f" A classifier may learn this instead of the animal. {mark.advice}"
+            if len(others) > MOST_NAMED:
+                named = recorded("part", "{names} and {count} more", names=named, count=len(others) - MOST_NAMED)
+            text = recorded(
+                "finding",
+                "the whole set: the {mark} alone tells '{name}' from {rest} in {accuracy} of cases, both sides "
+                "counting the same (chance 50 %, 95 % interval {low} to {high}). It is {typical} in {inside} of "
+                "'{name}' and in {outside} of the others. So it does {also}. A classifier may learn this instead of "
+                "the animal. {advice}",
+                also=named,
+                **values,
+            )
         found.append(Finding("", "confound", "warning", text))
     return tuple(found)
 
@@ -293,16 +337,16 @@ def _code(mark: Mark, marks: Sequence[PhotoMarks | None]) -> _Coded:
         else:
             codes[i] = len(common) + (int(np.searchsorted(edges, value)) if numeric else 0)
     if rest:
-        words += _range_words(mark, edges, rest) if numeric else ["another one"]
+        words += _range_words(mark, edges, rest) if numeric else [recorded("part", "another one")]
     if (codes == -1).any():
         codes[codes == -1] = len(words)
-        words.append("none named")
+        words.append(recorded("part", "none named"))
     return _Coded(mark, codes, tuple(words))
 
 
 def _range_words(mark: Mark, edges: np.ndarray, rest: Sequence[Any]) -> list[str]:
     ends = [min(rest), *edges.tolist(), max(rest)]
-    return [f"{mark.say(low)} to {mark.say(high)}" for low, high in itertools.pairwise(ends)]
+    return [_range(mark.say(low), mark.say(high)) for low, high in itertools.pairwise(ends)]
 
 
 def _most_telling(coded: _Coded, inside: np.ndarray) -> tuple[str, float, float]:

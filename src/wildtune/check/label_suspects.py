@@ -17,6 +17,7 @@ import numpy as np
 
 from wildtune import files
 from wildtune.check.groups import number_groups
+from wildtune.language import recorded
 from wildtune.memo import remember
 from wildtune.photos.audit import Finding
 from wildtune.photos.catalogue import Photo
@@ -174,17 +175,38 @@ def rank_predictions(
     return LabelRanking(tuple(rows), agreement, estimate, reason)
 
 
-def suspect_findings(ranking: LabelRanking, remark: str = "") -> tuple[Finding, ...]:
-    """Return a warning for each suspect of a ranking, in its order; `remark` is added to every detail."""
+def suspect_findings(ranking: LabelRanking, of_test: bool = False) -> tuple[Finding, ...]:
+    """Return a warning for each suspect of a ranking, in its order; `of_test` says that these are test photos."""
     found = []
     for row in ranking.suspects:
-        by = "heads that never saw this photo" if row.judge == HEADS else "the final model"
-        detail = (
-            f"kept: labelled '{row.label}', but {by} take it for '{row.suggestion}' (probability "
-            f"{row.probability:.2f}); number {row.rank} of {len(ranking.rows)} by how likely the label is wrong{remark}"
-        )
-        if row.judge == MODEL:
-            detail = detail.replace("the final model take it", "the final model takes it")
+        values = {
+            "name": row.label,
+            "name_other": row.suggestion,
+            "probability": f"{row.probability:.2f}",
+            "rank": row.rank,
+            "labels": len(ranking.rows),
+        }
+        if row.judge == HEADS:
+            detail = recorded(
+                "finding",
+                "kept: labelled '{name}', but heads that never saw this photo take it for '{name_other}' (probability "
+                "{probability}); number {rank} of {labels} by how likely the label is wrong",
+                **values,
+            )
+        else:
+            detail = recorded(
+                "finding",
+                "kept: labelled '{name}', but the final model takes it for '{name_other}' (probability "
+                "{probability}); number {rank} of {labels} by how likely the label is wrong",
+                **values,
+            )
+        if of_test:
+            detail = recorded(
+                "finding",
+                "{doubt}. A test photo: mending only labels that the model doubts makes the test look better than it "
+                "is",
+                doubt=detail,
+            )
         found.append(Finding(row.path, "label_suspect", "warning", detail))
     return tuple(found)
 

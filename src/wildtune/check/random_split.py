@@ -15,9 +15,9 @@ from wildtune import files
 from wildtune.check.groups import number_groups
 from wildtune.check.label_suspects import LabelRanking, fold_numbers, held_out_probabilities, judges
 from wildtune.intervals import Interval, clustered_interval, clustered_wilson_interval
+from wildtune.language import ENGLISH, Language
 from wildtune.memo import remember
 from wildtune.photos.catalogue import Photo
-from wildtune.wording import counted, percent, percent_range, points, points_range
 
 # Another number measures anew; raise it when the same features and groups would give other numbers.
 _VERSION = 1
@@ -152,22 +152,52 @@ def _answers(features: np.ndarray, targets: np.ndarray, groups: Sequence[str], s
     return np.where(unjudged, -1, np.nan_to_num(probs, nan=-1.0).argmax(axis=1))
 
 
-def describe_random_split(found: RandomSplit) -> str:
+def describe_random_split(found: RandomSplit, language: Language = ENGLISH) -> str:
     """Say in some sentences whether a random split would flatter, by how much and why."""
-    both = (
-        f"{percent(found.grouped)} ({percent_range(found.grouped_interval)}) with groups kept whole, "
-        f"{percent(found.random)} ({percent_range(found.random_interval)}) with photos dealt at random"
-    )
-    why = (
-        f"{counted(found.tied, 'photo')} of {found.photos:,} belong with others (near copies, bursts, cameras or "
-        f"groups you gave); dealt at random, {found.parted:,} were named by a head that had learned another of their "
-        f"group. On the {found.tied:,} alone it is {percent(found.tied_grouped)} against {percent(found.tied_random)}"
-    )
-    interval = f"95 % interval of the difference {points_range(found.difference_interval)}"
+    say = language.say
+    reached = {
+        "grouped": language.percent(found.grouped),
+        "grouped_range": language.percent_range(found.grouped_interval),
+        "random": language.percent(found.random),
+        "random_range": language.percent_range(found.random_interval),
+        "difference_range": language.points_range(found.difference_interval),
+    }
+    points = language.points(found.difference)
     if not found.measurable:
-        verdict = "A split at random, without regard to groups, would make no measurable difference"
+        verdict = say(
+            "A split at random, without regard to groups, would make no measurable difference: cross-validated heads "
+            "on frozen features reach {grouped} ({grouped_range}) with groups kept whole, {random} ({random_range}) "
+            "with photos dealt at random (95 % interval of the difference {difference_range}).",
+            **reached,
+        )
     elif found.difference > 0:
-        verdict = f"A split at random, without regard to groups, would flatter by {points(found.difference)}"
+        verdict = say(
+            "A split at random, without regard to groups, would flatter by {points}: cross-validated heads "
+            "on frozen features reach {grouped} ({grouped_range}) with groups kept whole, {random} ({random_range}) "
+            "with photos dealt at random (95 % interval of the difference {difference_range}).",
+            points=points,
+            **reached,
+        )
     else:
-        verdict = f"A split at random, without regard to groups, would look worse by {points(found.difference)}"
-    return f"{verdict}: cross-validated heads on frozen features reach {both} ({interval}). {why}."
+        verdict = say(
+            "A split at random, without regard to groups, would look worse by {points}: cross-validated heads "
+            "on frozen features reach {grouped} ({grouped_range}) with groups kept whole, {random} ({random_range}) "
+            "with photos dealt at random (95 % interval of the difference {difference_range}).",
+            points=points,
+            **reached,
+        )
+    why = language.say_counted(
+        "{n} photo of {photos} belong with others (near copies, bursts, cameras or groups you gave); dealt at random, "
+        "{parted} were named by a head that had learned another of their group. On the {tied} alone it is "
+        "{tied_grouped} against {tied_random}.",
+        "{n} photos of {photos} belong with others (near copies, bursts, cameras or groups you gave); dealt at random, "
+        "{parted} were named by a head that had learned another of their group. On the {tied} alone it is "
+        "{tied_grouped} against {tied_random}.",
+        found.tied,
+        photos=language.whole(found.photos),
+        parted=language.whole(found.parted),
+        tied=language.whole(found.tied),
+        tied_grouped=language.percent(found.tied_grouped),
+        tied_random=language.percent(found.tied_random),
+    )
+    return f"{verdict} {why}"

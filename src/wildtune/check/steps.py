@@ -144,7 +144,7 @@ def extract_features(
 
 
 def add_suspects(
-    findings: Findings, ranking: LabelRanking, confirmed: Collection[str] = (), remark: str = ""
+    findings: Findings, ranking: LabelRanking, confirmed: Collection[str] = (), of_test: bool = False
 ) -> Findings:
     """Return the findings with the ranking's suspects, but for photos whose label the user has confirmed."""
-    return add_findings(findings, (f for f in suspect_findings(ranking, remark) if f.path not in confirmed))
+    return add_findings(findings, (f for f in suspect_findings(ranking, of_test) if f.path not in confirmed))

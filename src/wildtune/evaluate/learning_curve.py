@@ -18,9 +18,10 @@ from wildtune.check.groups import number_groups
 from wildtune.evaluate.growing_heads import HeldOutErrors, measure_errors
 from wildtune.evaluate.power_law import PowerLaws, fit_power_laws
 from wildtune.intervals import Interval, clustered_wilson_interval
+from wildtune.language import recorded
 from wildtune.memo import remember
 from wildtune.photos.catalogue import Photo
-from wildtune.wording import counted, listed, percent, percent_range
+from wildtune.wording import listed, percent, percent_range
 
 # A curve needs so many photos, and a class so many photos and groups: an eighth of them is then still a few.
 LEAST_PHOTOS = 100
@@ -180,15 +181,29 @@ def most_gaining(curve: LearningCurve, most: int = 3) -> tuple[ClassCurve, ...]:
 
 def _why_not(labels: Sequence[str], groups: np.ndarray) -> str:
     """Return why these photos are too few for a curve, "" where they are enough."""
-    enough = _large_classes(labels, groups)
     if len(labels) < LEAST_PHOTOS:
-        return (
-            f"a curve needs {counted(LEAST_PHOTOS, 'training and validation photo')} or more; there are {len(labels)}"
+        return recorded(
+            "learning curve",
+            "a curve needs {least} training and validation photos or more; there are {number}",
+            least=LEAST_PHOTOS,
+            number=len(labels),
         )
-    if len(enough) < 2:
-        return (
-            f"a curve needs two classes with {counted(LEAST_OF_CLASS, 'photo')} in {LEAST_GROUPS} groups "
-            f"(single photos or photos that belong together) or more; there {'is one' if enough else 'is none'}"
+    enough = len(_large_classes(labels, groups))
+    if enough == 0:
+        return recorded(
+            "learning curve",
+            "a curve needs two classes with {least} photos in {groups} groups (single photos or photos that belong "
+            "together) or more; there is none",
+            least=LEAST_OF_CLASS,
+            groups=LEAST_GROUPS,
+        )
+    if enough == 1:
+        return recorded(
+            "learning curve",
+            "a curve needs two classes with {least} photos in {groups} groups (single photos or photos that belong "
+            "together) or more; there is one",
+            least=LEAST_OF_CLASS,
+            groups=LEAST_GROUPS,
         )
     return ""
 

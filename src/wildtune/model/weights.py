@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.errors import WeightsError
+from wildtune.language import recorded, recorded_counted
 from wildtune.model.backbone import create_classifier, head_prefix, state_sha256
 from wildtune.model.keras_layout import convert_keras_efficientnet, is_keras_file
 
@@ -48,7 +49,9 @@ def create_pretrained(
         return _download(backbone, num_classes, size)
     model = create_classifier(backbone, num_classes, size)
     if weights == "none":
-        return model, WeightsFacts("none", "random", "", ("the backbone starts from random weights",))
+        return model, WeightsFacts(
+            "none", "random", "", (recorded("weights", "the backbone starts from random weights"),)
+        )
     path = require_file(weights)
     notes = load_backbone_weights(model, read_state(path, backbone), path, backbone)
     return model, WeightsFacts("file", path.name, files.sha256_file(path), tuple(notes))
@@ -97,10 +100,26 @@ def load_backbone_weights(model: nn.Module, state: dict[str, Tensor], path: Path
     extra = [k for k in state if k not in wanted and not k.startswith(prefix)]
     notes = []
     if head is not None:
-        notes.append(f"its head for {head.shape[0]} other classes was dropped")
+        classes = int(head.shape[0])
+        notes.append(
+            recorded_counted(
+                "weights",
+                "its head for {n} other classes was dropped",
+                "its head for {n} other classes was dropped",
+                classes,
+            )
+        )
     notes += _warn_of_twin(path, backbone)
     if extra:
-        notes.append(f"{len(extra)} tensors that this backbone has no use for were passed over, such as {extra[0]}")
+        notes.append(
+            recorded_counted(
+                "weights",
+                "{n} tensors that this backbone has no use for were passed over, such as {name}",
+                "{n} tensors that this backbone has no use for were passed over, such as {name}",
+                len(extra),
+                name=extra[0],
+            )
+        )
     return notes
 
 
@@ -115,8 +134,14 @@ def _warn_of_twin(path: Path, backbone: str) -> list[str]:
     named_as_twin = not backbone.startswith("tf_") and twin in name
     if timm.is_model(twin.split(".")[0]) and (named_as_plain or named_as_twin):
         return [
-            f"WARNING: {path.name} reads like weights of '{twin}', which fit '{backbone}' in shape but give other "
-            f"features there; if they are, say --backbone {twin}"
+            recorded(
+                "weights",
+                "WARNING: {path} reads like weights of '{twin}', which fit '{backbone}' in shape but give other "
+                "features there; if they are, say --backbone {twin}",
+                path=path.name,
+                twin=twin,
+                backbone=backbone,
+            )
         ]
     return []
 

@@ -6,12 +6,17 @@ import base64
 import re
 
 import jinja2
+from markupsafe import Markup
+
+from wildtune.language import ENGLISH, Language
 
 
-def create_environment(room: str) -> jinja2.Environment:
+def create_environment(room: str, language: Language = ENGLISH) -> jinja2.Environment:
     """Return the templates in the folder of a room (`report`), with the shared `style.css` to include.
 
-    Everything that people named is escaped; a name that the template does not get raises jinja2.UndefinedError.
+    In a template `say("sentence {name}", name=value)` is the sentence in the language, which may hold HTML, with its
+    values escaped; `language` is that language. Everything that people named is escaped; a name that the template
+    does not get raises jinja2.UndefinedError.
     """
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader("wildtune", room), jinja2.PackageLoader("wildtune", "pages")]),
@@ -21,6 +26,11 @@ def create_environment(room: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["figures_kept_whole"] = keep_figures_whole
+
+    def say(message: str, **values: object) -> Markup:
+        return Markup(language.template(message)).format(**values)
+
+    environment.globals |= {"say": say, "language": language}
     return environment
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import PIL
 
 from wildtune import files
+from wildtune.language import recorded
 from wildtune.memo import Memo
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import FORMAT_OF_SUFFIX, DecodeError, PhotoFacts, decode_with_facts, quiet_warnings
@@ -218,17 +219,26 @@ def _look_at(catalogue: Catalogue, photo: Photo) -> _Look:
 def _judge(photo: Photo, look: _Look) -> list[Finding]:
     """Return the faults that one photo shows by itself."""
     if look.facts is None:
-        return [Finding(photo.path, "unreadable", "error", f"set aside: {look.reason}")]
+        return [
+            Finding(photo.path, "unreadable", "error", recorded("finding", "set aside: {reason}", reason=look.reason))
+        ]
     found, facts = [], look.facts
     suffix = PurePosixPath(photo.file_name).suffix.lower()
     if FORMAT_OF_SUFFIX.get(suffix, facts.format) != facts.format:
-        found.append(Finding(photo.path, "misnamed", "note", f"kept: a {facts.format} image named {suffix}"))
+        detail = recorded("finding", "kept: a {name} image named {path}", name=facts.format, path=suffix)
+        found.append(Finding(photo.path, "misnamed", "note", detail))
     if min(facts.width, facts.height) < TINY_SIDE:
-        crop = " in the crop" if photo.box else ""
-        detail = f"kept: only {facts.width} x {facts.height} pixels{crop}, shorter side under {TINY_SIDE}"
+        size = {"width": facts.width, "height": facts.height, "least": TINY_SIDE}
+        if photo.box:
+            detail = recorded(
+                "finding", "kept: only {width} x {height} pixels in the crop, shorter side under {least}", **size
+            )
+        else:
+            detail = recorded("finding", "kept: only {width} x {height} pixels, shorter side under {least}", **size)
         found.append(Finding(photo.path, "tiny", "warning", detail))
     if look.blank:
-        found.append(Finding(photo.path, "blank", "warning", "set aside: one even colour, nothing to be seen"))
+        detail = recorded("finding", "set aside: one even colour, nothing to be seen")
+        found.append(Finding(photo.path, "blank", "warning", detail))
     return found
 
 
@@ -263,22 +273,60 @@ def _compare_copies(
         first, labels = same[0], {photo.label for photo in same if photo.label}
         # Of copies with different labels none is kept: the surplus ones are still counted, once each.
         kept[root] = first if len(labels) < 2 else None
-        kept_too = "" if len(labels) < 2 else ", which is set aside too because their labels differ"
         for photo in same[1:]:
-            what, formats = _sameness(photo, first, facts)
-            detail = f"set aside: same {what} as {first.path}{formats}{kept_too}"
+            detail = _duplicate_text(photo, first, facts)
+            if len(labels) > 1:
+                detail = recorded(
+                    "finding", "{duplicate}, which is set aside too because their labels differ", duplicate=detail
+                )
             found.append(Finding(photo.path, "exact_duplicate", "warning", detail, first.path))
         if len(labels) > 1:
             found += _conflicts(same, facts)
     return found, [kept[sets.root(i)] for i in range(len(contents))]
 
 
-def _sameness(photo: Photo, other: Photo, facts: Mapping[str, PhotoFacts]) -> tuple[str, str]:
-    """Return in words what two copies have in common, and how their formats differ."""
+def _duplicate_text(photo: Photo, other: Photo, facts: Mapping[str, PhotoFacts]) -> str:
+    """Return in words what a surplus copy has in common with the one that is kept."""
     here, there = facts[photo.path].format, facts[other.path].format
     if photo.sha256 == other.sha256:
-        return "bytes", ""
-    return ("pixels", "") if here == there else ("picture", f" ({here} here, {there} there)")
+        return recorded("finding", "set aside: same bytes as {path}", path=other.path)
+    if here == there:
+        return recorded("finding", "set aside: same pixels as {path}", path=other.path)
+    return recorded(
+        "finding",
+        "set aside: same picture as {path} ({name_here} here, {name_there} there)",
+        path=other.path,
+        name_here=here,
+        name_there=there,
+    )
+
+
+def _conflict_text(photo: Photo, other: Photo, facts: Mapping[str, PhotoFacts]) -> str:
+    """Return in words under which labels two copies are there."""
+    here, there = facts[photo.path].format, facts[other.path].format
+    values = {"name": photo.label, "name_other": other.label, "path": other.path}
+    if photo.sha256 == other.sha256:
+        return recorded(
+            "finding",
+            "set aside: '{name}' here, but the same bytes are '{name_other}' as {path}; which is right cannot be "
+            "known, so no copy is used",
+            **values,
+        )
+    if here == there:
+        return recorded(
+            "finding",
+            "set aside: '{name}' here, but the same pixels are '{name_other}' as {path}; which is right cannot be "
+            "known, so no copy is used",
+            **values,
+        )
+    return recorded(
+        "finding",
+        "set aside: '{name}' here, but the same picture is '{name_other}' as {path} ({name_here} here, {name_there} "
+        "there); which is right cannot be known, so no copy is used",
+        name_here=here,
+        name_there=there,
+        **values,
+    )
 
 
 def _conflicts(same: list[Photo], facts: Mapping[str, PhotoFacts]) -> list[Finding]:
@@ -286,13 +334,7 @@ def _conflicts(same: list[Photo], facts: Mapping[str, PhotoFacts]) -> list[Findi
     found = []
     for photo in same:
         other = next(o for o in same if o.label and o.label != photo.label)
-        what, formats = _sameness(photo, other, facts)
-        are = "is" if what == "picture" else "are"
-        detail = (
-            f"set aside: '{photo.label}' here, but the same {what} {are} '{other.label}' as {other.path}{formats}; "
-            "which is right cannot be known, so no copy is used"
-        )
-        found.append(Finding(photo.path, "label_conflict", "error", detail, other.path))
+        found.append(Finding(photo.path, "label_conflict", "error", _conflict_text(photo, other, facts), other.path))
     return found
 
 
@@ -318,14 +360,28 @@ def _near_copies(
         waiting, reached = [head], {head}
         for photo in waiting:  # grows: from the head to its copies, then to theirs
             for copy in sorted(related[photo].keys() - reached, key=lambda photo: photo.path):
-                of = head.path if photo is head else f"{photo.path}, itself a near copy of {head.path}"
-                detail = f"kept, on the same side of the split: {related[photo][copy]} against {of}"
+                detail = _near_text(related[photo][copy], photo.path, head.path)
                 found.append(Finding(copy.path, "near_duplicate", "warning", detail, head.path))
                 reached.add(copy)
                 waiting.append(copy)
         if len({photo.label for photo in group if photo.label}) > 1:
             found += _near_conflicts([photo for photo in group if photo.label])
     return found, groups
+
+
+def _near_text(relation: str, path: str, head: str) -> str:
+    """Return in words of what a photo is a near copy; `head` is the path of the photo that stands for its group."""
+    if path == head:
+        return recorded(
+            "finding", "kept, on the same side of the split: {relation} against {path}", relation=relation, path=path
+        )
+    return recorded(
+        "finding",
+        "kept, on the same side of the split: {relation} against {path}, itself a near copy of {path_head}",
+        relation=relation,
+        path=path,
+        path_head=head,
+    )
 
 
 def _connected(related: Mapping[Photo, Mapping[Photo, str]]) -> list[list[Photo]]:
@@ -344,9 +400,13 @@ def _near_conflicts(group: Sequence[Photo]) -> list[Finding]:
     found = []
     for photo in group:
         other = next(o for o in group if o.label != photo.label)
-        detail = (
-            f"kept: '{photo.label}' here, but what looks like the same picture is '{other.label}' as {other.path}; "
-            "one of the two labels may be wrong"
+        detail = recorded(
+            "finding",
+            "kept: '{name}' here, but what looks like the same picture is '{name_other}' as {path}; one of the two "
+            "labels may be wrong",
+            name=photo.label,
+            name_other=other.label,
+            path=other.path,
         )
         found.append(Finding(photo.path, "label_conflict", "warning", detail, other.path))
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from wildtune import files
 from wildtune.errors import PhotosError
+from wildtune.language import recorded
 from wildtune.photos.catalogue import Catalogue, create_catalogue
 from wildtune.photos.sources.listing import describe_problems
 
@@ -114,7 +115,14 @@ def apply_corrections(catalogue: Catalogue, corrections: Iterable[Correction], s
             photo = replace(photo, label=wanted.label)
         photos.append(photo)
     kept = sum(correction.action == "keep" for correction in by_path.values())
-    notice = f"Corrections from {source.name}: {changed} relabelled, {dropped} dropped, {kept} confirmed."
+    notice = recorded(
+        "notice",
+        "Corrections from {path}: {changed} relabelled, {dropped} dropped, {kept} confirmed.",
+        path=source.name,
+        changed=changed,
+        dropped=dropped,
+        kept=kept,
+    )
     return create_catalogue(catalogue.root, photos, (*catalogue.notices, notice))
 
 

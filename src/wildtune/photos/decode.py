@@ -22,6 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from wildtune.language import recorded
 from wildtune.photos.times import iso_time
 
 # The suffixes a photo may have, and the format that its content should then be in.
@@ -137,7 +138,7 @@ def decode_with_facts(
     """Decode as `decode_photo` does and also return the format and the full size. Raises DecodeError."""
     format_name = _identify(data)
     if format_name == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise DecodeError("truncated WEBP")
+        raise DecodeError(recorded("part", "truncated {name}", name="WEBP"))
     try:
         with _READERS[format_name](io.BytesIO(data)) as image:
             full_size = image.size
@@ -190,7 +191,7 @@ def quiet_warnings() -> Iterator[None]:
 
 def _identify(data: bytes) -> str:
     if not data:
-        raise DecodeError("empty file")
+        raise DecodeError(recorded("part", "empty file"))
     format_name = next((name for start, name in _STARTS if data.startswith(start)), "")
     if data[:4] == b"RIFF":
         format_name = {b"WEBP": "WEBP", b"AVI ": "AVI"}.get(data[8:12], "")
@@ -199,9 +200,9 @@ def _identify(data: bytes) -> str:
         format_name = "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand[:3] in _HEIF_BRANDS else "MP4 video"
     if not format_name:
         blank = not data.strip(b"\0")
-        raise DecodeError("only zero bytes, no image" if blank else "not an image")
+        raise DecodeError(recorded("part", "only zero bytes, no image") if blank else recorded("part", "not an image"))
     if format_name not in _READERS:
-        raise DecodeError(f"format {format_name} is not supported")
+        raise DecodeError(recorded("part", "format {name} is not supported", name=format_name))
     return format_name
 
 
@@ -209,10 +210,12 @@ def _refuse(image: ImageFile.ImageFile) -> None:
     """Raise DecodeError for what should not be decoded: too large, or a camera raw file's preview."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise DecodeError(f"image of {width} x {height} pixels is too large")
+        raise DecodeError(
+            recorded("part", "image of {width} x {height} pixels is too large", width=width, height=height)
+        )
     # A raw file is a TIFF whose first picture is marked as a reduced preview.
     if isinstance(image, TiffImagePlugin.TiffImageFile) and int(image.tag_v2.get(254, 0)) & 1:
-        raise DecodeError("format camera raw is not supported")
+        raise DecodeError(recorded("part", "format camera raw is not supported"))
 
 
 def _edges(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
@@ -297,13 +300,13 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 def _reason(format_name: str, error: Exception) -> str:
     text = str(error).lower()
     if isinstance(error, MemoryError):
-        return "not enough memory to decode it"
+        return recorded("part", "not enough memory to decode it")
     if isinstance(error, Image.DecompressionBombError):
-        return "image is too large"
+        return recorded("part", "image is too large")
     truncated = ("truncated", "not enough image data", "unexpected end", "eof")
     if isinstance(error, EOFError) or any(word in text for word in truncated):
-        return f"truncated {format_name}"
-    return f"damaged {format_name}"
+        return recorded("part", "truncated {name}", name=format_name)
+    return recorded("part", "damaged {name}", name=format_name)
 
 
 def create_thumbnail(data: bytes, side: int = 240, box: Box | None = None) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
+from wildtune.language import recorded, recorded_counted
 from wildtune.photos.catalogue import Photo
 from wildtune.photos.decode import PhotoFacts
 from wildtune.photos.disjoint_sets import DisjointSets
@@ -53,8 +54,14 @@ def group_photos(
         below = {folder_of(photo) for photo in photos if photo.label in PurePosixPath(photo.path).parts} - {""}
         if len(below) > 1:
             notices.append(
-                f"Photos lie in {len(below)} sub-folders of their classes. Where each is a camera or a sequence, "
-                "keep it on one side: --set split.group_by=folder."
+                recorded_counted(
+                    "notice",
+                    "Photos lie in {n} sub-folders of their classes. Where each is a camera or a sequence, keep it on "
+                    "one side: --set split.group_by=folder.",
+                    "Photos lie in {n} sub-folders of their classes. Where each is a camera or a sequence, keep it on "
+                    "one side: --set split.group_by=folder.",
+                    len(below),
+                )
             )
     wider = {"folder": folder_of, "camera": lambda photo: photo.camera}.get(group_by)
     if wider is not None:
@@ -62,9 +69,16 @@ def group_photos(
         _tie(sets, ((name, i) for i, name in found.items()))
         names = {**{i: f"{group_by} {name}" for i, name in found.items()}, **names}
         notices.append(
-            f"{len(found)} photos are kept together by {group_by}: {len(set(found.values()))} different ones."
+            recorded_counted(
+                "notice",
+                "{n} photos are kept together by {key}: {count} different ones.",
+                "{n} photos are kept together by {key}: {count} different ones.",
+                len(found),
+                key=group_by,
+                count=len(set(found.values())),
+            )
             if found
-            else f"No photo has a {group_by} to be kept together by (split.group_by)."
+            else recorded("notice", "No photo has a {key} to be kept together by (split.group_by).", key=group_by)
         )
     return [_create_group(photos, names, members) for members in sets.members()], notices
 
@@ -116,7 +130,15 @@ def _tie_bursts(sets: DisjointSets, photos: Sequence[Photo]) -> list[str]:
     if not in_burst:
         return []
     bursts = len({sets.root(i) for i in in_burst})
-    return [f"{len(in_burst)} photos are of {bursts} bursts, at most 60 s from shot to shot; each stays on one side."]
+    return [
+        recorded_counted(
+            "notice",
+            "{n} photos are of {bursts} bursts, at most 60 s from shot to shot; each stays on one side.",
+            "{n} photos are of {bursts} bursts, at most 60 s from shot to shot; each stays on one side.",
+            len(in_burst),
+            bursts=bursts,
+        )
+    ]
 
 
 def _time_of(taken: str) -> datetime | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildtune.language import recorded
 from wildtune.photos.banding import Search, find_close
 from wildtune.photos.hashes import create_hashes, mirror_mask
 from wildtune.photos.register import Registration, register
@@ -130,11 +131,11 @@ def _describe(lies: Registration, i: int) -> str:
     """Return in words what makes one photo of a pair from the other."""
     words = []
     if lies.mirrored[i]:
-        words.append("mirrored")
+        words.append(recorded("part", "mirrored"))
     if lies.window[i, 2] * lies.window[i, 3] < _CROPPED_BELOW:
-        words.append("cropped")
+        words.append(recorded("part", "cropped"))
     if abs(np.log(lies.gain[i])) > _OTHER_GAIN or abs(lies.shift[i]) > _OTHER_SHIFT:
-        words.append("brightness or contrast changed")
+        words.append(recorded("part", "brightness or contrast changed"))
     if not words:
-        return "rescaled or re-encoded"
+        return recorded("part", "rescaled or re-encoded")
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

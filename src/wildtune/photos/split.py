@@ -12,6 +12,7 @@ import numpy as np
 
 from wildtune import files
 from wildtune.errors import PhotosError
+from wildtune.language import recorded, recorded_counted
 from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import SPLITS, Photo
 from wildtune.photos.folds import number_folds
@@ -119,14 +120,20 @@ def split_photos(findings: Findings, options: SplitOptions) -> Split:
     notices: list[str] = []
     if len(class_names) < len(catalogue.class_names):
         lost = ", ".join(name for name in catalogue.class_names if name not in labels)
-        notices.append(f"Classes without usable photos were left out: {lost}.")
+        notices.append(recorded("notice", "Classes without usable photos were left out: {names}.", names=lost))
     chosen = {side for photo in photos if (side := photo.split)}
     if options.folds and chosen:
-        notices.append("The split of your photos is passed over: every photo is tested in one of the folds.")
+        notices.append(
+            recorded("notice", "The split of your photos is passed over: every photo is tested in one of the folds.")
+        )
         photos, chosen = tuple(replace(photo, split="") for photo in photos), set()
     groups = _create_groups(findings, photos, options, notices)
     if chosen and "test" not in chosen:
-        notices.append("Your split has no test photos, so there is no test side: accuracy is measured on val only.")
+        notices.append(
+            recorded(
+                "notice", "Your split has no test photos, so there is no test side: accuracy is measured on val only."
+            )
+        )
     if options.folds:
         _hold_fold_out(groups, class_names, options, notices)
     movable = _place_groups(groups, options, chosen)
@@ -233,11 +240,25 @@ def _create_groups(
             moved += sum(count for side, count in earlier.items() if side != group.side)
     if torn:
         notices.append(
-            f"Your split puts photos of one group on several sides "
-            f"({len(torn)} groups, such as '{min(torn)}'): obeyed, but results may look better than they are."
+            recorded_counted(
+                "notice",
+                "Your split puts photos of one group on several sides ({n} groups, such as '{name}'): obeyed, but "
+                "results may look better than they are.",
+                "Your split puts photos of one group on several sides ({n} groups, such as '{name}'): obeyed, but "
+                "results may look better than they are.",
+                len(torn),
+                name=min(torn),
+            )
         )
     if moved:
-        notices.append(f"{moved} photos could not keep their earlier side, so that no group is on two.")
+        notices.append(
+            recorded_counted(
+                "notice",
+                "{n} photos could not keep their earlier side, so that no group is on two.",
+                "{n} photos could not keep their earlier side, so that no group is on two.",
+                moved,
+            )
+        )
     return sorted(groups, key=lambda group: (group.place, group.key))
 
 
@@ -262,7 +283,9 @@ def _hold_fold_out(
     held = set(numbers[folds == options.fold - 1].tolist())
     for number in held:
         groups[number].side, groups[number].fixed = "test", True
-    notices.append(f"The test photos are fold {options.fold} of {options.folds}.")
+    notices.append(
+        recorded("notice", "The test photos are fold {fold} of {folds}.", fold=options.fold, folds=options.folds)
+    )
 
 
 def _side_in(group: _Group, photo: Photo) -> str:
@@ -384,7 +407,9 @@ def _check_sides(
     trained = {photo.label for photo, side in zip(photos, sides, strict=True) if side == "train"}
     untrained = [name for name in class_names if name not in trained]
     if untrained:
-        notices.append(f"Classes with no train photos cannot be learnt: {', '.join(untrained)}.")
+        notices.append(
+            recorded("notice", "Classes with no train photos cannot be learnt: {names}.", names=", ".join(untrained))
+        )
 
 
 def _small_classes(groups: list[_Group], class_names: tuple[str, ...], chosen: set[str]) -> list[str]:
@@ -396,11 +421,21 @@ def _small_classes(groups: list[_Group], class_names: tuple[str, ...], chosen: s
     for name in class_names:
         sizes[group_counts[name]].append(name)
     notices = []
-    for size, goes in (
-        (1, "it is only trained on"),
-        (2, "one is trained on, one is for validation, none for the test"),
-    ):
-        if sizes[size]:
-            count = "1 photo or group" if size == 1 else "2 photos or groups"
-            notices.append(f"Classes with only {count}, so that {goes}: {', '.join(sizes[size])}.")
+    if sizes[1]:
+        names = ", ".join(sizes[1])
+        notices.append(
+            recorded(
+                "notice", "Classes with only 1 photo or group, so that it is only trained on: {names}.", names=names
+            )
+        )
+    if sizes[2]:
+        names = ", ".join(sizes[2])
+        notices.append(
+            recorded(
+                "notice",
+                "Classes with only 2 photos or groups, so that one is trained on, one is for validation, none for the "
+                "test: {names}.",
+                names=names,
+            )
+        )
     return notices

@@ -14,8 +14,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, Formatter, NullFormatter
 
 from wildtune import wording
+from wildtune.language import ENGLISH, Language
 
 INK = "#22302d"
 MUTED = "#66736f"
@@ -62,8 +64,35 @@ _STYLE: Any = {
 }
 
 
-def draw(name: str, description: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
-    """Return one figure as SVG text.
+class _Localised(Formatter):
+    """The numbers of an axis as another formatter has them, in the figures of a language."""
+
+    def __init__(self, formatter: Formatter, language: Language) -> None:
+        self._formatter, self._language = formatter, language
+
+    def set_axis(self, axis: Any) -> None:
+        super().set_axis(axis)
+        self._formatter.set_axis(axis)
+
+    def set_locs(self, locs: Any) -> None:
+        self.locs = locs
+        self._formatter.set_locs(locs)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return self._language.numeral(self._formatter(x, pos).replace("−", "-"))
+
+    def get_offset(self) -> str:
+        return self._language.numeral(self._formatter.get_offset())
+
+
+def draw(
+    name: str,
+    description: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], None],
+    language: Language = ENGLISH,
+) -> str:
+    """Return one figure as SVG text, the numbers on its axes in a language.
 
     `name` keeps the ids of several figures on one page apart; `description` is what a screen reader says;
     `size` is width and height in inches of 72 points; `paint` draws on the empty figure. The same input gives
@@ -75,9 +104,19 @@ def draw(name: str, description: str, size: tuple[float, float], paint: Callable
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure)
+        if language != ENGLISH:
+            _localise(figure, language)
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
     return _finish(written.getvalue(), name, description)
+
+
+def _localise(figure: Figure, language: Language) -> None:
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if not isinstance(formatter, FixedFormatter | NullFormatter):  # names stay as they are
+                axis.set_major_formatter(_Localised(formatter, language))
 
 
 def axes_of(figure: Figure, title: str, x_label: str, y_label: str) -> Axes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wildtune.evaluate.evaluation import RunEvaluation
 from wildtune.evaluate.learning_curve import LearningCurve
+from wildtune.language import ENGLISH, Language
 from wildtune.predict.predictions import Predictions
 from wildtune.report.heat_maps import HeatMap
 from wildtune.train.history import EpochRecord, StageMove
@@ -15,9 +16,6 @@ from wildtune.train.plan import Plan, PlannedStage
 
 if TYPE_CHECKING:
     from wildtune.photos.audit import Finding
-
-
-SIDE_NAMES = {"val": "validation", "test": "test"}
 
 
 def _no_thumbnail(path: str) -> bytes | None:
@@ -39,6 +37,7 @@ class RunContent:
     moves            how far each stage moved its weights
     heat_maps        photos with what spoke for the classes, wrong predictions first
     learning_curve   what more photos would bring; None where it was not tried
+    language         that of the page, its charts and its words
     """
 
     title: str
@@ -52,6 +51,7 @@ class RunContent:
     moves: tuple[StageMove, ...] = ()
     heat_maps: tuple[HeatMap, ...] = ()
     learning_curve: LearningCurve | None = None
+    language: Language = ENGLISH
 
     @property
     def trained_stages(self) -> tuple[PlannedStage, ...]:
@@ -67,3 +67,31 @@ class RunContent:
 def kept_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
     """Return the epoch whose weights a stage handed on, the last one that became the best; None where none did."""
     return next((record for record in reversed(records) if record.kept), None)
+
+
+def photos_text(language: Language, n: int) -> str:
+    """Return a number of photos, "52 photos"."""
+    return language.say_counted("{n} photo", "{n} photos", n)
+
+
+def epochs_text(language: Language, n: int) -> str:
+    """Return a number of epochs, "20 epochs"."""
+    return language.say_counted("{n} epoch", "{n} epochs", n)
+
+
+def photos_of(language: Language, side: str, n: int) -> str:
+    """Return a number of photos of a side, "52 test photos", as it stands after "of"."""
+    if side == "test":
+        return language.say_counted("{n} test photo", "{n} test photos", n, context="of")
+    if side == "val":
+        return language.say_counted("{n} validation photo", "{n} validation photos", n, context="of")
+    return language.say_counted("{n} photo", "{n} photos", n, context="of")
+
+
+def photos_on(language: Language, side: str, n: int) -> str:
+    """Return a number of photos of a side, "52 test photos", as it stands after "on"."""
+    if side == "test":
+        return language.say_counted("{n} test photo", "{n} test photos", n, context="on")
+    if side == "val":
+        return language.say_counted("{n} validation photo", "{n} validation photos", n, context="on")
+    return language.say_counted("{n} photo", "{n} photos", n, context="on")

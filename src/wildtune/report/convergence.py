@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wildtune.language import message
 from wildtune.train.history import EpochRecord
 
 RELATIVE_TOLERANCE = 0.01
 ABSOLUTE_TOLERANCE = 0.005
 CONFIRMING_EPOCHS = 3
 
-DEFINITION = (
+DEFINITION = message(
     "A stage is said to have converged at the first epoch whose validation loss is never afterwards "
     "beaten by more than 1 % (or 0.005, if that is more), provided that at least 3 later epochs bear this out."
 )

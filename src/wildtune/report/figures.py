@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from wildtune import wording
 from wildtune.evaluate.evaluation import Evaluation
 from wildtune.evaluate.learning_curve import LearningCurve
 from wildtune.evaluate.trust import CurvePoint
 from wildtune.intervals import wilson_interval
+from wildtune.language import ENGLISH, Language
 from wildtune.predict.predictions import Predictions
 from wildtune.report.canvas import (
     CELL_DARK,
@@ -31,7 +31,7 @@ from wildtune.report.canvas import (
     draw,
     label,
 )
-from wildtune.report.content import kept_record
+from wildtune.report.content import kept_record, photos_text
 from wildtune.train.history import EpochRecord
 
 CURVE_SIZE = (5.2, 3.3)
@@ -39,14 +39,16 @@ _CELLS = LinearSegmentedColormap.from_list("cells", ["#e4eff2", "#8fbccb", "#3f8
 _WRONG_CELLS = LinearSegmentedColormap.from_list("wrong", ["#f9e9d7", "#e9b67d", "#cd7f2c", "#8f4f0c"])
 
 
-def accuracy_figure(name: str, records: Sequence[EpochRecord], title: str, photos: int) -> str:
+def accuracy_figure(
+    name: str, records: Sequence[EpochRecord], title: str, photos: int, language: Language = ENGLISH
+) -> str:
     """Draw training and validation accuracy over the epochs of one stage or several.
 
     `photos` is the number of validation photos: the shaded band is the 95 % interval it leaves.
     """
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, title, "epoch", "accuracy")
+        axes = axes_of(figure, title, language.say("epoch"), language.say("accuracy"))
         for start, stage in _by_stage(records):
             epochs = [start + r.epoch for r in stage]
             band = [_accuracy_interval(r.val_accuracy, photos) for r in stage]
@@ -55,7 +57,7 @@ def accuracy_figure(name: str, records: Sequence[EpochRecord], title: str, photo
             )
             if len(stage) == 1:  # A band of no width would not be seen.
                 axes.vlines(epochs, *band[0], color=VALIDATION, alpha=0.25, linewidth=7)
-        _paint_lines(axes, records, "accuracy", "val_accuracy")
+        _paint_lines(axes, records, ("accuracy", "val_accuracy"), language)
         low, high = axes.get_ylim()
         # Never zoom in so far that a wiggle of a point looks like a cliff.
         spare = max(0.10 - (high - low), 0) / 2
@@ -63,29 +65,45 @@ def accuracy_figure(name: str, records: Sequence[EpochRecord], title: str, photo
         axes.set_ylim(max(min(low - spare, high - 0.10), -0.01), high)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
-    return draw(name, _curve_words("Accuracy", records, "accuracy", "val_accuracy"), CURVE_SIZE, paint)
+    last = records[-1]
+    words = language.say_counted(
+        "Accuracy over {n} epoch; at the end training {training}, validation {validation}.",
+        "Accuracy over {n} epochs; at the end training {training}, validation {validation}.",
+        len(records),
+        training=language.percent(last.accuracy),
+        validation=language.percent(last.val_accuracy),
+    )
+    return draw(name, words, CURVE_SIZE, paint, language)
 
 
-def loss_figure(name: str, records: Sequence[EpochRecord], title: str) -> str:
+def loss_figure(name: str, records: Sequence[EpochRecord], title: str, language: Language = ENGLISH) -> str:
     """Draw training and validation loss over the epochs of one stage or several."""
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, title, "epoch", "loss (nats)")
-        _paint_lines(axes, records, "loss", "val_loss", at_top=True)
+        axes = axes_of(figure, title, language.say("epoch"), language.say("loss (nats)"))
+        _paint_lines(axes, records, ("loss", "val_loss"), language, at_top=True)
         low, high = axes.get_ylim()
         spare = max(0.2 * high - (high - low), 0) / 2
         axes.set_ylim(max(low - spare, 0), high + spare)
 
-    return draw(name, _curve_words("Loss", records, "loss", "val_loss"), CURVE_SIZE, paint)
+    last = records[-1]
+    words = language.say_counted(
+        "Loss over {n} epoch; at the end training {training}, validation {validation}.",
+        "Loss over {n} epochs; at the end training {training}, validation {validation}.",
+        len(records),
+        training=language.nats(last.loss),
+        validation=language.nats(last.val_loss),
+    )
+    return draw(name, words, CURVE_SIZE, paint, language)
 
 
-def learning_rate_figure(name: str, records: Sequence[EpochRecord]) -> str:
+def learning_rate_figure(name: str, records: Sequence[EpochRecord], language: Language = ENGLISH) -> str:
     """Draw the learning rate at the start of each epoch, on a logarithmic scale where it spans a lot."""
     rates = [r.lr for r in records if r.lr > 0]
     wide = bool(rates) and max(rates) / min(rates) > 30
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, "Learning rate", "epoch", "rate")
+        axes = axes_of(figure, language.say("Learning rate"), language.say("epoch"), language.say("rate"))
         for start, stage in _by_stage(records):
             values = [r.lr if r.lr > 0 or not wide else math.nan for r in stage]
             axes.plot([start + r.epoch for r in stage], values, color=INK, marker="o", markersize=3, linewidth=1.6)
@@ -95,13 +113,13 @@ def learning_rate_figure(name: str, records: Sequence[EpochRecord]) -> str:
         else:
             axes.set_ylim(bottom=0, top=max(rates, default=1) * 1.08)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-        _mark_stages(axes, records, at_top=True)
+        _mark_stages(axes, records, language, at_top=True)
 
-    words = f"Learning rate over {wording.counted(len(records), 'epoch')}."
-    return draw(name, words, CURVE_SIZE, paint)
+    words = language.say_counted("Learning rate over {n} epoch.", "Learning rate over {n} epochs.", len(records))
+    return draw(name, words, CURVE_SIZE, paint, language)
 
 
-def confusion_figure(name: str, score: Evaluation, title: str) -> str:
+def confusion_figure(name: str, score: Evaluation, title: str, language: Language = ENGLISH) -> str:
     """Draw the confusion matrix: colour is the share of the row, the number the count of photos."""
     counts = np.array(score.confusion)
     size = len(counts)
@@ -111,7 +129,7 @@ def confusion_figure(name: str, score: Evaluation, title: str) -> str:
     side = size * cell + margin
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, title, "prediction", "label")
+        axes = axes_of(figure, title, language.say("prediction"), language.say("label"))
         axes.grid(False)
         _paint_cells(axes, counts)
         ticks = np.arange(size) + 0.5
@@ -124,15 +142,17 @@ def confusion_figure(name: str, score: Evaluation, title: str) -> str:
         for spine in axes.spines.values():
             spine.set_visible(True)
 
-    words = (
-        f"Confusion matrix of {wording.counted(size, 'class', 'classes')}, {wording.counted(score.photos, 'photo')}."
+    words = language.say_counted(
+        "Confusion matrix of {n} class, {photos}.",
+        "Confusion matrix of {n} classes, {photos}.",
+        size,
+        photos=photos_text(language, score.photos),
     )
-    return draw(name, words, (max(side, 3.6), max(side, 3.0) + 0.4), paint)
+    return draw(name, words, (max(side, 3.6), max(side, 3.0) + 0.4), paint, language)
 
 
-def recall_figure(name: str, score: Evaluation, title: str) -> str:
-    """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the "
-    "whole."""
+def recall_figure(name: str, score: Evaluation, title: str, language: Language = ENGLISH) -> str:
+    """Draw each class's recall with its 95 % Wilson interval, lowest first, beside the accuracy of the whole."""
     classes = sorted((c for c in score.classes if c.photos), key=lambda c: (-(c.recall or 0), c.photos, c.name))
     rows = np.arange(len(classes))
     spans = np.array([wilson_interval(round((c.recall or 0) * c.photos), c.photos) for c in classes])
@@ -141,16 +161,17 @@ def recall_figure(name: str, score: Evaluation, title: str) -> str:
     width = max(5.2, 3.9 + 0.085 * max(len(name) for name in names))
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, title, "recall: share of the class's photos recognised", "")
+        axes = axes_of(figure, title, language.say("recall: share of the class's photos recognised"), "")
         axes.axvline(
             score.accuracy,
             color=TRAINING,
             linewidth=1.2,
             linestyle=(0, (4, 3)),
-            label="accuracy of the whole",
+            label=language.say("accuracy of the whole"),
         )
-        axes.hlines(rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label="95 % interval")
-        axes.plot(values, rows, "o", color=VALIDATION, markersize=5.5, clip_on=False, label="recall")
+        interval = language.say("95 % interval")
+        axes.hlines(rows, spans[:, 0], spans[:, 1], color=VALIDATION, alpha=0.45, linewidth=3.5, label=interval)
+        axes.plot(values, rows, "o", color=VALIDATION, markersize=5.5, clip_on=False, label=language.say("recall"))
         axes.set_yticks(rows, names, color=INK, fontsize=9)
         axes.set_ylim(-0.8, len(classes) - 0.2)
         axes.set_xlim(0, 1)
@@ -160,16 +181,19 @@ def recall_figure(name: str, score: Evaluation, title: str) -> str:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         _legend(axes)
 
-    words = f"Recall of {wording.counted(len(classes), 'class', 'classes')} with 95 % intervals."
-    return draw(name, words, (width, 1.4 + 0.22 * len(classes)), paint)
+    words = language.say_counted(
+        "Recall of {n} class with 95 % intervals.", "Recall of {n} classes with 95 % intervals.", len(classes)
+    )
+    return draw(name, words, (width, 1.4 + 0.22 * len(classes)), paint, language)
 
 
-def review_figure(name: str, curve: Sequence[CurvePoint], title: str) -> str:
+def review_figure(name: str, curve: Sequence[CurvePoint], title: str, language: Language = ENGLISH) -> str:
     """Draw how accurate the other answers are when the least sure are looked at first."""
     shares, accuracy = [p.reviewed for p in curve], [p.accuracy for p in curve]
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, title, "share reviewed, the least sure first", "accuracy of the others")
+        across, up = language.say("share reviewed, the least sure first"), language.say("accuracy of the others")
+        axes = axes_of(figure, title, across, up)
         low, high = [p.interval[0] for p in curve], [p.interval[1] for p in curve]
         axes.fill_between(shares, low, high, color=VALIDATION, alpha=0.13, linewidth=0)
         axes.plot(shares, accuracy, "o-", color=VALIDATION, markersize=4, linewidth=1.6)
@@ -177,20 +201,31 @@ def review_figure(name: str, curve: Sequence[CurvePoint], title: str) -> str:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
-    words = f"Accuracy from {wording.percent(accuracy[0])} with none reviewed to {wording.percent(accuracy[-1])} with "
-    return draw(name, f"{words}{wording.percent(shares[-1])} reviewed", CURVE_SIZE, paint)
+    words = language.say(
+        "Accuracy from {first} with none reviewed to {last} with {share} reviewed",
+        first=language.percent(accuracy[0]),
+        last=language.percent(accuracy[-1]),
+        share=language.percent(shares[-1]),
+    )
+    return draw(name, words, CURVE_SIZE, paint, language)
 
 
-def learning_curve_figure(name: str, curve: LearningCurve) -> str:
+def learning_curve_figure(name: str, curve: LearningCurve, language: Language) -> str:
     """Draw the accuracy by the number of photos: measured with its 95 % intervals, and the fitted curve beyond it."""
+    say = language.say
     sizes = [f.factor * curve.photos for f in curve.band]
     measured = [point.share * curve.photos for point in curve.measured]
 
     def paint(figure: Figure) -> None:
-        axes = axes_of(figure, "Accuracy by the number of photos", "training and validation photos", "accuracy")
+        axes = axes_of(
+            figure,
+            say("Accuracy by the number of photos"),
+            say("training and validation photos"),
+            say("accuracy"),
+        )
         low, high = [f.interval[0] for f in curve.band], [f.interval[1] for f in curve.band]
         axes.fill_between(sizes, low, high, color=VALIDATION, alpha=0.13, linewidth=0)
-        axes.plot(sizes, [f.value for f in curve.band], color=VALIDATION, linewidth=1.6, label="fit and forecast")
+        axes.plot(sizes, [f.value for f in curve.band], color=VALIDATION, linewidth=1.6, label=say("fit and forecast"))
         axes.vlines(
             measured,
             [point.interval[0] for point in curve.measured],
@@ -199,22 +234,26 @@ def learning_curve_figure(name: str, curve: LearningCurve) -> str:
             alpha=0.45,
             linewidth=2.5,
         )
-        axes.plot(measured, [p.accuracy for p in curve.measured], "o", color=TRAINING, markersize=5, label="measured")
-        axes.axvline(curve.photos, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)), label="today")
-        _size_axis(axes, [measured[0], *(f * curve.photos for f in (0.25, 0.5, 1, 2, 4))])
+        axes.plot(
+            measured, [p.accuracy for p in curve.measured], "o", color=TRAINING, markersize=5, label=say("measured")
+        )
+        axes.axvline(curve.photos, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)), label=say("today"))
+        _size_axis(axes, language, [measured[0], *(f * curve.photos for f in (0.25, 0.5, 1, 2, 4))])
         axes.set_ylim(max(min(*low, *(point.interval[0] for point in curve.measured)) - 0.02, -0.01), 1.005)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         _legend(axes)
 
     now, twice = curve.measured[-1], curve.forecasts[1]
-    words = (
-        f"Accuracy {wording.percent(curve.measured[0].accuracy)} with an eighth of the photos, "
-        f"{wording.percent(now.accuracy)} with all, {wording.percent(twice.value)} expected with twice as many."
+    words = say(
+        "Accuracy {first} with an eighth of the photos, {now} with all, {twice} expected with twice as many.",
+        first=language.percent(curve.measured[0].accuracy),
+        now=language.percent(now.accuracy),
+        twice=language.percent(twice.value),
     )
-    return draw(name, words, CURVE_SIZE, paint)
+    return draw(name, words, CURVE_SIZE, paint, language)
 
 
-def gaining_figure(name: str, curve: LearningCurve) -> str:
+def gaining_figure(name: str, curve: LearningCurve, language: Language) -> str:
     """Draw the measured and forecast recall of the six classes that would gain most, side by side."""
     ordered = sorted(curve.classes, key=lambda c: (-c.gain, c.name))[:6]
     rows = math.ceil(len(ordered) / 3)
@@ -237,26 +276,30 @@ def gaining_figure(name: str, curve: LearningCurve) -> str:
             axes.vlines(ahead, [s[0] for s in spans], [s[1] for s in spans], color=VALIDATION, alpha=0.45, linewidth=3)
             axes.plot(ahead, [f.value for f in known.forecasts], "o-", color=VALIDATION, markersize=4, linewidth=1.4)
             axes.axvline(known.photos, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)))
-            _size_axis(axes, [f * known.photos for f in (0.25, 1, 4)])
+            _size_axis(axes, language, [f * known.photos for f in (0.25, 1, 4)])
             axes.set_ylim(max(lowest - 0.03, -0.02), 1.02)
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        figure.supxlabel("photos of the class", fontsize=10, color=MUTED)
-        figure.supylabel("recall", fontsize=10, color=MUTED)
+        figure.supxlabel(language.say("photos of the class"), fontsize=10, color=MUTED)
+        figure.supylabel(language.say("recall"), fontsize=10, color=MUTED)
 
-    words = f"Recall by the number of photos of {wording.counted(len(ordered), 'class', 'classes')}."
-    return draw(name, words, (5.2, 1.0 + 1.55 * rows), paint)
+    words = language.say_counted(
+        "Recall by the number of photos of {n} class.", "Recall by the number of photos of {n} classes.", len(ordered)
+    )
+    return draw(name, words, (5.2, 1.0 + 1.55 * rows), paint, language)
 
 
-def _size_axis(axes: Axes, ticks: Sequence[float]) -> None:
+def _size_axis(axes: Axes, language: Language, ticks: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.whole(round(value))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: language.whole(round(value))))
     axes.grid(False, axis="x")
     axes.tick_params(length=3)
 
 
-def reliability_figure(name: str, predictions: Predictions, title: str, bins: int = 15) -> str:
+def reliability_figure(
+    name: str, predictions: Predictions, title: str, bins: int = 15, language: Language = ENGLISH
+) -> str:
     """Draw how often answers of each confidence are right, and how many answers have it."""
     keep = (predictions.targets >= 0) & (predictions.predicted >= 0)
     confidence = predictions.confidence[keep]
@@ -271,7 +314,7 @@ def reliability_figure(name: str, predictions: Predictions, title: str, bins: in
     def paint(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         above.set_title(title, pad=22)
-        above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+        above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=language.say("perfect"))
         above.vlines(
             means,
             spans[:, 0],
@@ -279,7 +322,7 @@ def reliability_figure(name: str, predictions: Predictions, title: str, bins: in
             color=VALIDATION,
             alpha=0.45,
             linewidth=3.5,
-            label="95 % interval",
+            label=language.say("95 % interval"),
         )
         above.plot(
             means,
@@ -288,14 +331,14 @@ def reliability_figure(name: str, predictions: Predictions, title: str, bins: in
             color=VALIDATION,
             markersize=5.5,
             clip_on=False,
-            label="accuracy",
+            label=language.say("accuracy"),
         )
         above.set_ylim(-0.02, 1.02)
-        above.set_ylabel("share right")
+        above.set_ylabel(language.say("share right"))
         _legend(above)
         below.bar((filled + 0.5) / bins, totals[filled], width=0.8 / bins, color=MUTED, alpha=0.6)
-        below.set_ylabel("photos")
-        below.set_xlabel("confidence of the answer")
+        below.set_ylabel(language.say("photos"))
+        below.set_xlabel(language.say("confidence of the answer"))
         below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         below.set_xlim(0, 1)
         for axes in (above, below):
@@ -303,8 +346,10 @@ def reliability_figure(name: str, predictions: Predictions, title: str, bins: in
             axes.tick_params(length=3)
         above.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
-    words = f"Reliability of the confidence on {wording.counted(len(confidence), 'photo')}."
-    return draw(name, words, (5.2, 4.4), paint)
+    words = language.say_counted(
+        "Reliability of the confidence on {n} photo.", "Reliability of the confidence on {n} photos.", len(confidence)
+    )
+    return draw(name, words, (5.2, 4.4), paint, language)
 
 
 def _by_stage(records: Sequence[EpochRecord]) -> list[tuple[int, list[EpochRecord]]]:
@@ -326,8 +371,9 @@ def _accuracy_interval(accuracy: float, photos: int) -> tuple[float, float]:
 
 
 def _paint_lines(
-    axes: Axes, records: Sequence[EpochRecord], training: str, validation: str, at_top: bool = False
+    axes: Axes, records: Sequence[EpochRecord], columns: tuple[str, str], language: Language, at_top: bool = False
 ) -> None:
+    (training, validation), say = columns, language.say
     groups = _by_stage(records)
     dots = 3.5 if len(records) <= 60 else 0
     for number, (start, stage) in enumerate(groups):
@@ -343,7 +389,7 @@ def _paint_lines(
             linewidth=1.5,
             marker="s",
             markersize=max(dots - 0.5, 3 if len(stage) == 1 else 0),
-            label="training" if first else None,
+            label=say("training") if first else None,
         )
         axes.plot(
             epochs,
@@ -352,7 +398,7 @@ def _paint_lines(
             linewidth=1.9,
             marker="o",
             markersize=max(dots, 4 if len(stage) == 1 else 0),
-            label="validation" if first else None,
+            label=say("validation") if first else None,
         )
         if kept is not None:
             axes.plot(
@@ -363,13 +409,15 @@ def _paint_lines(
                 markeredgecolor=INK,
                 markeredgewidth=1.4,
                 markersize=10,
-                label=(f"kept (epoch {kept.epoch})" if len(groups) == 1 else "kept epoch") if first else None,
+                label=(say("kept (epoch {epoch})", epoch=kept.epoch) if len(groups) == 1 else say("kept epoch"))
+                if first
+                else None,
             )
     _legend(axes)
-    _mark_stages(axes, records, at_top)
+    _mark_stages(axes, records, language, at_top)
 
 
-def _mark_stages(axes: Axes, records: Sequence[EpochRecord], at_top: bool) -> None:
+def _mark_stages(axes: Axes, records: Sequence[EpochRecord], language: Language, at_top: bool) -> None:
     """Give the epochs whole numbers and, where there are several stages, borders and names.
 
     The names stand where curves seldom are: at the top of falling ones, at the bottom of rising ones.
@@ -383,7 +431,7 @@ def _mark_stages(axes: Axes, records: Sequence[EpochRecord], at_top: bool) -> No
     axes.grid(False, axis="x")
     if len(groups) < 2:
         return
-    axes.set_xlabel("epoch, counted over all stages")
+    axes.set_xlabel(language.say("epoch, counted over all stages"))
     for start, stage in groups:
         if start:
             axes.axvline(start + 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
@@ -409,16 +457,6 @@ def _legend(axes: Axes) -> None:
         handlelength=1.7,
         columnspacing=1.3,
         labelcolor=INK,
-    )
-
-
-def _curve_words(what: str, records: Sequence[EpochRecord], training: str, validation: str) -> str:
-    form: Callable[[float], str] = wording.percent if what == "Accuracy" else wording.nats
-    last = records[-1]
-    return (
-        f"{what} over {wording.counted(len(records), 'epoch')}; at the end training "
-        f"{form(getattr(last, training))}, "
-        f"validation {form(getattr(last, validation))}."
     )
 
 

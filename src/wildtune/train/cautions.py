@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 
 from wildtune import wording
+from wildtune.language import ENGLISH, Language
 from wildtune.train.effects import HALF_LEVEL
 from wildtune.train.plan import Caution, Effect, Plan, PlannedStage, Preflight, Reach
 from wildtune.train.reach import BFLOAT16, LEAST_REACH
@@ -26,15 +27,15 @@ LARGEST_STEP = 0.1
 _TELLS_CLASSES = 0.9
 
 
-def find_cautions(plan: Plan) -> tuple[Caution, ...]:
+def find_cautions(plan: Plan, language: Language = ENGLISH) -> tuple[Caution, ...]:
     """Return what to warn of: each setting once for all stages that share its value, each stage's rate by itself."""
     found = plan.preflight
     if found is None:
         return ()
-    cautions = [caution for effect in found.effects for caution in _effect_cautions(effect, plan)]
-    cautions += _validation_changed(plan, found)
+    cautions = [caution for effect in found.effects for caution in _effect_cautions(effect, plan, language)]
+    cautions += _validation_changed(plan, found, language)
     for number, (planned, reach) in enumerate(zip(plan.stages, found.reaches, strict=True)):
-        cautions += _reach_cautions(planned, reach, f"stages.{number}.lr")
+        cautions += _reach_cautions(planned, reach, f"stages.{number}.lr", language)
     return tuple(cautions)
 
 
@@ -77,31 +78,43 @@ def spread_text(effects: Sequence[Effect]) -> str:
     return f"Features are compared by 1 - cosine, by which {others_text(effect)}." if others_text(effect) else ""
 
 
-def features_text(effect: Effect) -> str:
+def features_text(effect: Effect, language: Language = ENGLISH) -> str:
     """Say how far a setting moves features, beside how far those of different photos are apart."""
-    text = f"moves the features by {_distance(effect.feature_change)} (1 - cosine)"
-    text += f", where {others_text(effect)}" if others_text(effect) else ""
+    text = language.say(
+        "moves the features by {distance} (1 - cosine)", distance=_distance(effect.feature_change, language)
+    )
+    if others := others_text(effect, language):
+        text = language.say("{moved}, where {others}", moved=text, others=others)
     if effect.feature_growth is not None and not 0.5 <= effect.feature_growth <= 2:
-        text += f", and makes them {effect.feature_growth:.3g} times as large"
+        growth = language.numeral(f"{effect.feature_growth:.3g}")
+        text = language.say("{moved}, and makes them {times} times as large", moved=text, times=growth)
     return text
 
 
 def reach_text(reach: Reach) -> str:
     """Say how far a stage can move its weights."""
     steps = wording.counted(reach.steps, "step")
+    size = _limited(_of_size(reach.reach), reach, ENGLISH)
     return (
         f"Stage {quoted(reach.stage)}: its rates add up to {wording.rate(reach.lr_sum)} over {steps}, which can move "
-        f"the weights by {_limit(reach)} {_of_size(reach.reach)} (root mean square {reach.weights_rms:.3g}), one step "
+        f"the weights by {size} (root mean square {reach.weights_rms:.3g}), one step "
         f"by {share(reach.largest_step)}."
     )
 
 
-def batchnorm_text(layers: int) -> str:
+def batchnorm_text(layers: int, language: Language = ENGLISH) -> str:
     """Say that BatchNorm stays as it is."""
     if not layers:
-        return "The network has no BatchNorm layers."
-    which = "The BatchNorm layer keeps its" if layers == 1 else f"All {layers} BatchNorm layers keep their"
-    return f"{which} scale, shift, mean and variance in every stage: none is ever updated."
+        return language.say("The network has no BatchNorm layers.")
+    if layers == 1:
+        return language.say(
+            "The BatchNorm layer keeps its scale, shift, mean and variance in every stage: none is ever updated."
+        )
+    return language.say_counted(
+        "All {n} BatchNorm layer keep their scale, shift, mean and variance in every stage: none is ever updated.",
+        "All {n} BatchNorm layers keep their scale, shift, mean and variance in every stage: none is ever updated.",
+        layers,
+    )
 
 
 def times_text(preflight: Preflight) -> str:
@@ -112,59 +125,85 @@ def times_text(preflight: Preflight) -> str:
     return f"Expected time, roughly: {listed(times)}."
 
 
-def about_seconds(seconds: float) -> str:
+def about_seconds(seconds: float, language: Language = ENGLISH) -> str:
     """Return a rough duration in words that claim no precision.
 
     >>> about_seconds(0.3), about_seconds(17), about_seconds(260), about_seconds(5000)
     ('under 1 s', '17 s', '4 min', '1.4 h')
     """
     if seconds < 1:
-        return "under 1 s"
+        return language.say("under 1 s")
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return language.units(f"{seconds:.0f} s")
+    return language.units(f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h")
 
 
-def levels(change: float) -> str:
+def levels(change: float, language: Language = ENGLISH) -> str:
     """Return a change of a pixel's value in grey levels."""
+    return language.say("{number} of 255 grey levels", number=level_number(change, language))
+
+
+def level_number(change: float, language: Language = ENGLISH) -> str:
+    """Return the number alone of a change in grey levels."""
     number = f"{change:.0f}" if change >= 10 else f"{change:.2f}" if change >= 0.01 or not change else f"{change:.1g}"
-    return f"{number} of 255 grey levels"
+    return language.numeral(number)
 
 
-def _effect_cautions(effect: Effect, plan: Plan) -> list[Caution]:
+def _effect_cautions(effect: Effect, plan: Plan, language: Language) -> list[Caution]:
     name = effect.setting.rpartition(".")[2]
     settings = settings_of(effect, plan)
     if effect.pixel_change < HALF_LEVEL:
-        return [Caution(kind=f"{name}_no_effect", settings=settings, text=_no_effect_text(effect, settings, plan))]
+        text = _no_effect_text(effect, settings, plan, language)
+        return [Caution(kind=f"{name}_no_effect", settings=settings, text=text)]
     change, other = effect.feature_change, effect.other_class
     if not effect.stages or change is None or other is None or not _tells_classes(effect) or change < other:
         return []
-    text = (
-        f"Under {_assigned(settings, effect)} little is left of the photos: it {features_text(effect)}. A view "
-        "is as far from its own photo as one of another class."
+    text = language.say(
+        "Under {settings} little is left of the photos: it {moved}. A view is as far from its own photo as one of "
+        "another class.",
+        settings=_assigned(settings, effect, language),
+        moved=features_text(effect, language),
     )
     return [Caution(kind=f"{name}_too_strong", settings=settings, text=text)]
 
 
-def _no_effect_text(effect: Effect, settings: tuple[str, ...], plan: Plan) -> str:
-    text = (
-        f"{_assigned(settings, effect)} {'does' if len(settings) == 1 else 'do'} nothing: a pixel changes by "
-        f"{levels(effect.pixel_change)} on average, and rounding a photo to 8 bits changes it by up to half a level"
-    )
+def _no_effect_text(effect: Effect, settings: tuple[str, ...], plan: Plan, language: Language) -> str:
+    say = language.say
+    values = {
+        "settings": _assigned(settings, effect, language),
+        "levels": levels(effect.pixel_change, language),
+    }
+    if len(settings) == 1:
+        text = say(
+            "{settings} does nothing: a pixel changes by {levels} on average, and rounding a photo to 8 bits changes "
+            "it by up to half a level.",
+            **values,
+        )
+    else:
+        text = say(
+            "{settings} do nothing: a pixel changes by {levels} on average, and rounding a photo to 8 bits changes it "
+            "by up to half a level.",
+            **values,
+        )
     name = effect.setting.rpartition(".")[2]
     if name == "crop":
-        room = plan.preprocess.resize <= plan.preprocess.size and effect.value == "random"
-        return f"{text}. " + ("There is no room for another place: input.resize is no larger than input.size." * room)
+        if plan.preprocess.resize <= plan.preprocess.size and effect.value == "random":
+            room = say("There is no room for another place: input.resize is no larger than input.size.")
+            return f"{text} {room}"
+        return f"{text} "
     if effect.setting in ("input.brightness", "augment.noise") and abs(float(effect.value)) <= 1:
-        return (
-            f"{text}. Its scale is 0-255: {effect.value} of the whole scale would be {float(effect.value) * 255:.3g}."
+        scale = say(
+            "Its scale is 0-255: {value} of the whole scale would be {levels}.",
+            value=language.numeral(effect.value),
+            levels=language.numeral(f"{float(effect.value) * 255:.3g}"),
         )
-    return f"{text}."
+        return f"{text} {scale}"
+    return text
 
 
-def _validation_changed(plan: Plan, found: Preflight) -> list[Caution]:
+def _validation_changed(plan: Plan, found: Preflight, language: Language) -> list[Caution]:
     """Warn of an input that makes every photo, validation and test too, another than the backbone knows."""
-    pre = plan.preprocess
+    pre, say = plan.preprocess, language.say
     middle = 255 * sum(pre.mean) / 3
     strong = []
     for effect in found.effects:
@@ -176,53 +215,84 @@ def _validation_changed(plan: Plan, found: Preflight) -> list[Caution]:
             strong.append(effect)
     if not strong:
         return []
-    changes = [
-        f"{effect.setting}={effect.value} by {levels(effect.pixel_change)} on average"
-        + (f" ({features_text(effect)})" if effect.feature_change is not None else "")
-        for effect in strong
+    changes = []
+    for effect in strong:
+        change_text = say(
+            "{setting} by {levels} on average",
+            setting=f"{effect.setting}={effect.value}",
+            levels=levels(effect.pixel_change, language),
+        )
+        moved = f" ({features_text(effect, language)})" if effect.feature_change is not None else ""
+        changes.append(change_text + moved)
+    texts = [
+        say("Validation and test photos are changed too, like all others: {changes}.", changes=language.listed(changes))
     ]
-    outside = f" {share(found.outside_share)} of their values then lie outside 0-255." if found.outside_share else ""
-    text = (
-        f"Validation and test photos are changed too, like all others: {listed(changes)}.{outside} That is no "
-        "augmentation but part of the classifier from then on, and more than the 40 % either way that backbones are "
-        f"commonly pretrained with.{' input.clip=true keeps them within.' if outside else ''}"
+    if found.outside_share:
+        outside = language.share(found.outside_share)
+        texts.append(say("{share} of their values then lie outside 0-255.", share=outside))
+    texts.append(
+        say(
+            "That is no augmentation but part of the classifier from then on, and more than the 40 % either way that "
+            "backbones are commonly pretrained with."
+        )
     )
-    return [Caution(kind="validation_changed", settings=tuple(effect.setting for effect in strong), text=text)]
+    if found.outside_share:
+        texts.append(say("input.clip=true keeps them within."))
+    settings = tuple(effect.setting for effect in strong)
+    return [Caution(kind="validation_changed", settings=settings, text=" ".join(texts))]
 
 
-def _reach_cautions(planned: PlannedStage, reach: Reach, setting: str) -> list[Caution]:
+def _reach_cautions(planned: PlannedStage, reach: Reach, setting: str, language: Language) -> list[Caution]:
     stage = planned.stage
-    name, rate = quoted(stage.name), f"{stage.optimizer} at {wording.rate(stage.lr)}"
+    values = {
+        "name": language.quoted(stage.name),
+        "optimizer": stage.optimizer,
+        "rate": language.rate(stage.lr),
+    }
     if reach.reach < LEAST_REACH:
-        text = (
-            f"Stage {name} cannot move its weights: {rate} over {wording.counted(reach.steps, 'step')} can "
-            f"go {_limit(reach)} {share(reach.reach)} of their size, and rounding them to bfloat16 changes them by "
-            f"{share(BFLOAT16)}. Do not expect it to change the model that it starts from."
+        text = language.say_counted(
+            "Stage {name} cannot move its weights: {optimizer} at {rate} over {n} step can go {share} of their size, "
+            "and rounding them to bfloat16 changes them by {rounding}. Do not expect it to change the model that it "
+            "starts from.",
+            "Stage {name} cannot move its weights: {optimizer} at {rate} over {n} steps can go {share} of their size, "
+            "and rounding them to bfloat16 changes them by {rounding}. Do not expect it to change the model that it "
+            "starts from.",
+            reach.steps,
+            share=_limited(language.share(reach.reach), reach, language),
+            rounding=language.share(BFLOAT16),
+            **values,
         )
         return [Caution(kind="reach_too_small", settings=(setting,), text=text)]
     if reach.stuck_share > 0.5:
-        text = (
-            f"Stage {name} cannot move {share(reach.stuck_share)} of its weights by more than {share(LEAST_REACH)} of "
-            f"their size, and rounding to bfloat16 changes them by {share(BFLOAT16)}: {rate} with its factors for each "
-            "layer is too little for them."
+        text = language.say(
+            "Stage {name} cannot move {share} of its weights by more than {least} of their size, and rounding to "
+            "bfloat16 changes them by {rounding}: {optimizer} at {rate} with its factors for each layer is too little "
+            "for them.",
+            share=language.share(reach.stuck_share),
+            least=language.share(LEAST_REACH),
+            rounding=language.share(BFLOAT16),
+            **values,
         )
         return [Caution(kind="reach_too_small", settings=(setting,), text=text)]
     if stage.train == "all" and reach.largest_step >= LARGEST_STEP:
-        text = (
-            f"Stage {name} can undo what the backbone knows within {_steps_to_undo(reach)}: one step of {rate} moves "
-            f"the weights by {_limit(reach)} {share(reach.largest_step)} of their size."
+        text = language.say_counted(
+            "Stage {name} can undo what the backbone knows within {n} step: one step of {optimizer} at {rate} moves "
+            "the weights by {share} of their size.",
+            "Stage {name} can undo what the backbone knows within {n} steps: one step of {optimizer} at {rate} moves "
+            "the weights by {share} of their size.",
+            max(1, math.ceil(1 / reach.largest_step)),
+            share=_limited(language.share(reach.largest_step), reach, language),
+            **values,
         )
         return [Caution(kind="lr_too_large", settings=(setting,), text=text)]
     return []
 
 
-def _steps_to_undo(reach: Reach) -> str:
-    return wording.counted(max(1, math.ceil(1 / reach.largest_step)), "step")
-
-
-def _limit(reach: Reach) -> str:
+def _limited(size: str, reach: Reach, language: Language) -> str:
     """Adam's steps have a limit; those of SGD are as long as the gradient, known from one batch alone."""
-    return "at most" if reach.gradient_rms is None else "(as the first batch's gradient has it) about"
+    if reach.gradient_rms is None:
+        return language.say("at most {size}", size=size)
+    return language.say("(as the first batch's gradient has it) about {size}", size=size)
 
 
 def _of_size(reach: float) -> str:
@@ -237,18 +307,27 @@ def settings_of(effect: Effect, plan: Plan) -> tuple[str, ...]:
     return tuple(f"stages.{number}.{effect.setting}" for number in numbers)
 
 
-def _assigned(settings: tuple[str, ...], effect: Effect) -> str:
-    return f"{listed(settings)}={effect.value}" if len(settings) == 1 else f"{listed(settings)} ({effect.value})"
+def _assigned(settings: tuple[str, ...], effect: Effect, language: Language) -> str:
+    keys = language.listed(settings)
+    return f"{keys}={effect.value}" if len(settings) == 1 else f"{keys} ({effect.value})"
 
 
-def others_text(effect: Effect) -> str:
+def others_text(effect: Effect, language: Language = ENGLISH) -> str:
     """Say how far the features of different photos are apart, and whether that tells classes apart at all."""
-    pairs = (("one class", effect.same_class), ("different classes", effect.other_class))
-    known = [f"of {which} by {_distance(value)}" for which, value in pairs if value is not None]
-    if not known:
+    same, other = (_distance(value, language) for value in (effect.same_class, effect.other_class))
+    if effect.same_class is None and effect.other_class is None:
         return ""
-    text = f"two photos {' and two '.join(known)}".replace(" by ", " differ by ", 1)
-    return text if _tells_classes(effect) else f"{text} (which hardly tells classes apart, so distances mean little)"
+    if effect.other_class is None:
+        text = language.say("two photos of one class differ by {same}", same=same)
+    elif effect.same_class is None:
+        text = language.say("two photos of different classes differ by {other}", other=other)
+    else:
+        text = language.say(
+            "two photos of one class differ by {same} and two of different classes by {other}", same=same, other=other
+        )
+    if _tells_classes(effect):
+        return text
+    return language.say("{text} (which hardly tells classes apart, so distances mean little)", text=text)
 
 
 def _tells_classes(effect: Effect) -> bool:
@@ -258,5 +337,5 @@ def _tells_classes(effect: Effect) -> bool:
     return effect.same_class < _TELLS_CLASSES * effect.other_class
 
 
-def _distance(value: float | None) -> str:
-    return "an unknown amount" if value is None else f"{value:.2g}"
+def _distance(value: float | None, language: Language = ENGLISH) -> str:
+    return language.say("an unknown amount") if value is None else language.numeral(f"{value:.2g}")

@@ -24,7 +24,6 @@ from wildtune.check.label_suspects import (
 from wildtune.check.random_split import RandomSplit, describe_random_split, known_answers, measure_random_split
 from wildtune.check.steps import RANDOM_WEIGHTS, add_suspects
 from wildtune.evaluate.learning_curve import (
-    LearningCurve,
     describe_learning_curve,
     measure_learning_curve,
     save_learning_curve,
@@ -39,8 +38,6 @@ from wildtune.progress import Reporter
 from wildtune.train.batches import Side
 from wildtune.train.plan import Plan
 
-_TEST_REMARK = ". A test photo: mending only labels that the model doubts makes the test look better than it is"
-
 
 @dataclass(frozen=True)
 class Doubts:
@@ -49,13 +46,11 @@ class Doubts:
     findings        those given, with the doubtful labels among the training and validation photos
     ranking         these photos by how likely their labels are wrong; None where the weights are random
     random_split    what a split at random would make of the accuracy; None also where no photos belong together
-    learning_curve  what more photos like these would bring; None where the weights are random
     """
 
     findings: Findings
     ranking: LabelRanking | None
     random_split: RandomSplit | None
-    learning_curve: LearningCurve | None
 
 
 def doubt_labels(
@@ -76,7 +71,7 @@ def doubt_labels(
     """
     if plan.weights.source == "none":
         reporter.say(f"note: label errors were not looked for: {RANDOM_WEIGHTS}")
-        return Doubts(findings, None, None, None)
+        return Doubts(findings, None, None)
     photos: list[Photo] = []
     features = []
     for name in ("train", "val"):  # the test photos are not looked at yet
@@ -100,7 +95,7 @@ def doubt_labels(
     findings = add_suspects(findings, ranking, _confirmed(folder))
     save_findings(findings, folder / "findings.csv")
     save_ranking([ranking], folder / "label_ranking.csv")
-    return Doubts(findings, ranking, random_split, curve)
+    return Doubts(findings, ranking, random_split)
 
 
 def doubt_test_labels(
@@ -110,7 +105,7 @@ def doubt_test_labels(
     if ranking is None:
         return findings
     found = rank_predictions(predictions.paths, predictions.labels, predictions.probs, predictions.class_names, MODEL)
-    findings = add_suspects(findings, found, _confirmed(folder), _TEST_REMARK)
+    findings = add_suspects(findings, found, _confirmed(folder), of_test=True)
     save_findings(findings, folder / "findings.csv")
     save_ranking([ranking, found], folder / "label_ranking.csv")
     return findings

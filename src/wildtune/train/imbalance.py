@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from wildtune.language import ENGLISH, Language
 from wildtune.recipe import Stage
 from wildtune.runtime import seed_from
 
@@ -113,16 +114,28 @@ def number_repeats(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(repeats, np.cumsum([len(batch) for batch in batches])[:-1])
 
 
-def describe_treatment(stage: Stage, counts: dict[str, int]) -> str:
+def describe_treatment(stage: Stage, counts: dict[str, int], language: Language = ENGLISH) -> str:
     """Say in some words what a stage does about unequal classes, "" where nothing."""
     present = {name: count for name, count in counts.items() if count}
     if stage.imbalance == "none" or not present:
         return ""
     rare, common = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
     weights = dict(zip(present, class_weights(list(present.values()), stage.imbalance_strength), strict=True))
-    pair = f"{weights[rare]:.3g} for '{rare}', {weights[common]:.3g} for '{common}'"
+    values = {
+        "rare": rare,
+        "rare_weight": language.numeral(f"{weights[rare]:.3g}"),
+        "common": common,
+        "common_weight": language.numeral(f"{weights[common]:.3g}"),
+    }
     if stage.imbalance == "sampling":
-        return f"balanced sampling: each photo comes so often in an epoch on average: {pair}"
+        return language.say(
+            "balanced sampling: each photo comes so often in an epoch on average: {rare_weight} for '{rare}', "
+            "{common_weight} for '{common}'",
+            **values,
+        )
     if stage.imbalance == "class_weights":
-        return f"class weights: {pair}"
-    return f"logit adjustment, tau {stage.imbalance_strength:g}, by the classes' shares of the training photos"
+        return language.say("class weights: {rare_weight} for '{rare}', {common_weight} for '{common}'", **values)
+    return language.say(
+        "logit adjustment, tau {tau}, by the classes' shares of the training photos",
+        tau=language.numeral(f"{stage.imbalance_strength:g}"),
+    )

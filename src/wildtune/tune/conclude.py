@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from wildtune.language import recorded, recorded_counted
 from wildtune.recipe import Recipe, Stage
 from wildtune.tune.heads import RangeTest
 from wildtune.tune.ledger import Ledger, Outcome, outcome_of
 from wildtune.tune.result import Trial
 from wildtune.tune.search import Comparison, Searcher, simplify
 from wildtune.tune.spaces import NONE, TUNED, Settings, key_of
-from wildtune.wording import counted, nats, percent, rate
+from wildtune.wording import nats, percent, rate
 
 STEPS = ("origin", "range", "policies", "sweeps", "search", "compare", "confirm")
 
@@ -61,17 +62,45 @@ def explain(
         if winner and settings[name] != start[name]:
             without = needed.get(name)
             if without is not None:
-                beaten = f"against {nats(without.loss)}, {percent(without.accuracy)} with {_value(name, start)}"
+                beaten = recorded(
+                    "tuning",
+                    "against {number_loss}, {accuracy} with {value}",
+                    number_loss=nats(without.loss),
+                    accuracy=percent(without.accuracy),
+                    value=_value(name, start),
+                )
             else:
                 own = searcher.compare(start, winner.settings)
-                loss = f" {nats(own.loss)}, {percent(own.accuracy)}" if own else ""
-                beaten = f"against {searcher.origin}{loss} with {_value(name, start)}"
-            reasons[key] = f"validation loss {nats(winner.loss)}, {percent(winner.accuracy)} {beaten}"
+                beaten = _against_start(searcher.origin, own, _value(name, start))
+            reasons[key] = recorded(
+                "tuning",
+                "validation loss {loss}, {accuracy} {beaten}",
+                loss=nats(winner.loss),
+                accuracy=percent(winner.accuracy),
+                beaten=beaten,
+            )
         else:
-            reasons[key] = (
-                f"{searcher.origin}: nothing in {counted(trials, 'trial')} beat it by more than its standard error"
+            reasons[key] = recorded_counted(
+                "tuning",
+                "{origin}: nothing in {n:,} trial beat it by more than its standard error",
+                "{origin}: nothing in {n:,} trials beat it by more than its standard error",
+                trials,
+                origin=searcher.origin,
             )
     return {**reasons, **_rate_reasons(searcher, found, policies, settings, reasons)}
+
+
+def _against_start(origin: str, own: Comparison | None, value: str) -> str:
+    if own is None:
+        return recorded("tuning", "against {origin} with {value}", origin=origin, value=value)
+    return recorded(
+        "tuning",
+        "against {origin} {number_loss}, {accuracy} with {value}",
+        origin=origin,
+        number_loss=nats(own.loss),
+        accuracy=percent(own.accuracy),
+        value=value,
+    )
 
 
 def _rate_reasons(
@@ -84,23 +113,37 @@ def _rate_reasons(
     """Say of the rate where it lies within the range test, and of the policy how the others did."""
     start = searcher.start
     ranked = best_policies(policies)
-    said = {"lr": f"{reasons['lr']}; range test {rate(found.low)} to {rate(found.high)}"}
+    tested = {"low": rate(found.low), "high": rate(found.high)}
+    said = {"lr": recorded("tuning", "{reason}; range test {low} to {high}", reason=reasons["lr"], **tested)}
     own = policies.get(key_of(start))
     alike = sorted(
         (outcome["loss"], key) for key, outcome in policies.items() if f'"policy": "{start["policy"]}"' in key
     )
     if settings["lr"] == start["lr"] and own and alike:
-        said["lr"] = (
-            f"{searcher.origin}: validation loss {nats(own['loss'])}, the best of {len(alike)} rates "
-            f"{nats(alike[0][0])}; range test {rate(found.low)} to {rate(found.high)}"
+        said["lr"] = recorded_counted(
+            "tuning",
+            "{origin}: validation loss {loss}, the best of {n} rates {best}; range test {low} to {high}",
+            "{origin}: validation loss {loss}, the best of {n} rates {best}; range test {low} to {high}",
+            len(alike),
+            origin=searcher.origin,
+            loss=nats(own["loss"]),
+            best=nats(alike[0][0]),
+            **tested,
         )
     if settings["policy"] == start["policy"] and len(ranked) > 1:
         places = {name: (lr, loss) for name, lr, loss, _, _ in ranked}
         other = next(name for name, *_ in ranked if name != start["policy"])
         lr, loss = places[start["policy"]]
-        said["policy.name"] = (
-            f"{searcher.origin}: validation loss {nats(loss)} at its best rate {rate(lr)}, the best other, {other}, "
-            f"{nats(places[other][1])} at {rate(places[other][0])}"
+        said["policy.name"] = recorded(
+            "tuning",
+            "{origin}: validation loss {loss} at its best rate {rate}, the best other, {name}, {other_loss} at "
+            "{other_rate}",
+            origin=searcher.origin,
+            loss=nats(loss),
+            rate=rate(lr),
+            name=other,
+            other_loss=nats(places[other][1]),
+            other_rate=rate(places[other][0]),
         )
     return said
 
@@ -135,5 +178,7 @@ def gather_trials(ledger: Ledger) -> tuple[Trial, ...]:
 
 def _value(name: str, settings: Settings) -> str:
     if name == "augment":
-        return "no augmentation" if settings[name] == NONE else "its own augmentation"
+        return (
+            recorded("part", "no augmentation") if settings[name] == NONE else recorded("part", "its own augmentation")
+        )
     return f"{settings[name]:g}" if isinstance(settings[name], float) else str(settings[name])

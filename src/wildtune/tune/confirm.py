@@ -13,6 +13,7 @@ import numpy as np
 
 from wildtune import runtime
 from wildtune.errors import TrainingError
+from wildtune.language import recorded, recorded_counted
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.split import Split
 from wildtune.progress import Reporter
@@ -25,7 +26,7 @@ from wildtune.tune.budget import Budget
 from wildtune.tune.heads import DIVERGED, Material
 from wildtune.tune.ledger import Ledger, Outcome
 from wildtune.tune.spaces import key_of
-from wildtune.wording import counted, duration, points
+from wildtune.wording import duration, points
 
 LEAST_SEEDS, MOST_SEEDS = 2, 3
 # A photo trained on takes about as long as this many that only pass through: forward, backward and the slower engine.
@@ -104,17 +105,35 @@ class Confirmer:
     def _conclude(self, differences: list[float], needed_s: float, budget: Budget) -> tuple[Confirmation | None, str]:
         if len(differences) < LEAST_SEEDS:
             left = duration(max(0.0, budget.left_s()))
-            return None, (
-                f"Not confirmed by real fine-tuning: that needs about {duration(needed_s)} more, and {left} were left. "
-                "Give more --minutes with --resume to have it done."
+            return None, recorded(
+                "tuning",
+                "Not confirmed by real fine-tuning: that needs about {time} more, and {time_left} were left. Give more "
+                "--minutes with --resume to have it done.",
+                time=duration(needed_s),
+                time_left=left,
             )
         found = Confirmation(
             len(differences), float(np.mean(differences)), float(np.std(differences, ddof=1) / len(differences) ** 0.5)
         )
-        better = "more" if found.difference >= 0 else "less"
-        return found, (
-            f"Real training over {counted(found.seeds, 'seed')}, each with other folds: validation accuracy "
-            f"{points(found.difference)} {better} than the start's, standard error {points(found.error)}."
+        values = {"points": points(found.difference), "error": points(found.error)}
+        if found.difference >= 0:
+            return found, recorded_counted(
+                "tuning",
+                "Real training over {n} seed, each with other folds: validation accuracy {points} more than the "
+                "start's, standard error {error}.",
+                "Real training over {n} seeds, each with other folds: validation accuracy {points} more than the "
+                "start's, standard error {error}.",
+                found.seeds,
+                **values,
+            )
+        return found, recorded_counted(
+            "tuning",
+            "Real training over {n} seed, each with other folds: validation accuracy {points} less than the start's, "
+            "standard error {error}.",
+            "Real training over {n} seeds, each with other folds: validation accuracy {points} less than the start's, "
+            "standard error {error}.",
+            found.seeds,
+            **values,
         )
 
     def _run(self, name: str, seed: int, key: str) -> Path:
@@ -131,11 +150,21 @@ class Confirmer:
         self._reporter.say(f"real training: {name}, seed {seed} of up to {MOST_SEEDS}")
         run = self._run(name, seed, key)
         photos = load_sides(split, self._catalogue, plan, self._reporter)
-        about: Outcome = {"what": f"{name}, seed {seed}: the whole recipe", "error": None}
+        about: Outcome = {"what": _what(name, seed), "error": None}
         try:
             records = train_stages(model, plan, photos, run, runtime.environment()["packages"], self._reporter)
             kept = next(record for record in reversed(records) if record.kept)
             about |= {"loss": kept.val_loss, "accuracy": kept.val_accuracy}
         except TrainingError as error:  # it diverged: as bad as can be, and no reason to end the tuning
-            about |= {"loss": DIVERGED, "accuracy": 0.0, "failed": f"diverged: {str(error).splitlines()[0]}"}
+            about |= {
+                "loss": DIVERGED,
+                "accuracy": 0.0,
+                "failed": recorded("trial", "diverged: {why}", why=str(error).splitlines()[0]),
+            }
         return {**about, "seconds": time.perf_counter() - started}
+
+
+def _what(name: str, seed: int) -> str:
+    if name == "start":
+        return recorded("trial", "start, seed {seed}: the whole recipe", seed=seed)
+    return recorded("trial", "tuned, seed {seed}: the whole recipe", seed=seed)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wildtune.language import recorded
 from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
 from wildtune.runtime import computing_alone, seed_from
@@ -213,8 +214,21 @@ def _train_epoch(trainer: _Trainer, epoch: int, past: list[float]) -> float:
 
 
 def _given_up(photos: int, epoch: int, stage: Stage, loss: float) -> HeldOut:
-    what = f"a validation loss of {loss:.3g} nats" if math.isfinite(loss) else "a loss that is no number"
-    said = f"diverged: {what} in epoch {epoch} of {stage.epochs}"
+    if math.isfinite(loss):
+        said = recorded(
+            "trial",
+            "diverged: a validation loss of {loss} nats in epoch {epoch} of {epochs}",
+            loss=f"{loss:.3g}",
+            epoch=epoch,
+            epochs=stage.epochs,
+        )
+    else:
+        said = recorded(
+            "trial",
+            "diverged: a loss that is no number in epoch {epoch} of {epochs}",
+            epoch=epoch,
+            epochs=stage.epochs,
+        )
     return HeldOut(np.full(photos, DIVERGED), np.zeros(photos, dtype=bool), said)
 
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from wildtune.intervals import clustered_error
+from wildtune.language import recorded
 from wildtune.recipe import Augment, Recipe, Stage, load_recipe
 from wildtune.runtime import seed_from
 from wildtune.tune.heads import HeldOut, Material, Training, train_heads
@@ -59,7 +60,7 @@ def compare_heads(ours: tuple[Stage, Material], theirs: tuple[Stage, Material], 
     difference, error, _ = clustered_error(second - first, groups)
     gained = float(second_right.mean() - first_right.mean())
     return {
-        "what": f"recipe {REFERENCE}'s input and head, against the start's",
+        "what": recorded("trial", "recipe {name}'s input and head, against the start's", name=REFERENCE),
         "loss": float(second.mean()),
         "error": clustered_error(second, groups)[1],
         "accuracy": float(second_right.mean()),

@@ -23,6 +23,7 @@ import optuna
 from torch import Tensor
 
 from wildtune.intervals import clustered_error
+from wildtune.language import recorded, recorded_counted
 from wildtune.photos.folds import number_folds
 from wildtune.progress import Reporter
 from wildtune.recipe import Augment, Stage
@@ -118,7 +119,9 @@ class Searcher:
             started = time.perf_counter()
             found = find_rates(self.stage, self.material, self.training(self.start["augment"]), self.folds, self.seed)
             return {
-                "what": f"range test: {found.low:.2g} to {found.high:.2g}",
+                "what": recorded(
+                    "trial", "range test: {low} to {high}", low=f"{found.low:.2g}", high=f"{found.high:.2g}"
+                ),
                 "loss": min(found.losses),
                 "rates": found.rates,
                 "losses": found.losses,
@@ -181,7 +184,7 @@ class Searcher:
             found = self.held_out(self.stage, Training(views, rows))
             difference, error, _ = clustered_error(found.losses - base[0].losses, self.material.groups)
             more = {"difference": difference, "difference_error": error}
-            said = f"{name} {strength:g} alone"
+            said = recorded("trial", "{name} {strength} alone", name=name, strength=f"{strength:g}")
             return {**self.outcome(found, said, started), **more}
 
         points = sweep_points(list(STRENGTHS), design["points"])
@@ -264,7 +267,7 @@ class Searcher:
             )
             difference, error, _groups = clustered_error(losses - other_losses, self.material.groups)
             given_up = next((found.diverged for found in ours if found.diverged), "")
-            said = f"{describe(settings)}; against {describe(against)}"
+            said = recorded("trial", "{ours}; against {theirs}", ours=describe(settings), theirs=describe(against))
             found = self.outcome(HeldOut(losses, right, given_up), said, started)
             gained = float(right.mean() - other_right.mean())
             return {**found, "difference": difference, "difference_error": error, "accuracy_difference": gained}
@@ -372,12 +375,20 @@ class Searcher:
 
 def describe(settings: Settings) -> str:
     """Say settings in words."""
-    augment = "" if settings["augment"] == NONE else f", augment {settings['augment']}"
-    return (
-        f"lr {settings['lr']:.2g}, {settings['policy']}, {counted(settings['epochs'], 'epoch')}, batch "
-        f"{settings['batch_size']}, weight decay {settings['weight_decay']:g}, smoothing "
-        f"{settings['label_smoothing']:g}{augment}"
+    said = recorded_counted(
+        "trial",
+        "lr {lr}, {name}, {n:,} epoch, batch {batch}, weight decay {decay}, smoothing {smoothing}",
+        "lr {lr}, {name}, {n:,} epochs, batch {batch}, weight decay {decay}, smoothing {smoothing}",
+        settings["epochs"],
+        lr=f"{settings['lr']:.2g}",
+        name=settings["policy"],
+        batch=settings["batch_size"],
+        decay=f"{settings['weight_decay']:g}",
+        smoothing=f"{settings['label_smoothing']:g}",
     )
+    if settings["augment"] == NONE:
+        return said
+    return recorded("trial", "{settings}, augment {name}", settings=said, name=settings["augment"])
 
 
 def simplify(searcher: Searcher, winner: Comparison) -> tuple[Comparison, dict[str, Comparison | None]]:

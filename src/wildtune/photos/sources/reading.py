@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wildtune.language import recorded
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.threads import map_in_threads
 
@@ -21,11 +22,11 @@ def hash_photos(root: Path, photos: Sequence[Photo]) -> list[Photo]:
 def explain_os_error(error: OSError) -> str:
     """Return why a file could not be read as a few plain words."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return recorded("part", "no such file")
     if isinstance(error, PermissionError):
-        return "permission denied"
+        return recorded("part", "permission denied")
     if isinstance(error, IsADirectoryError):
-        return "is a folder, not a file"
+        return recorded("part", "is a folder, not a file")
     return (error.strerror or str(error)).lower()
 
 
