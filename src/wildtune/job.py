@@ -543,7 +543,8 @@ def _unchanged(catalogue: Catalogue, shown: Predictions, folder: Path) -> dict[s
     """Return by path those of the predicted photos whose bytes are still the run's."""
     with open(folder / "split.csv", encoding="utf-8", newline="") as handle:
         digests = {row["path"]: row["sha256"] for row in csv.DictReader(handle)}
-    wanted, found = set(shown.paths), {}
+    wanted = set(shown.paths)
+    found: dict[str, Photo] = {}
     for photo in catalogue.photos:
         if photo.path in wanted and not photo.error:
             try:

@@ -159,9 +159,9 @@ def test_findings_say_label_suggestion_and_rank() -> None:
     probs[5] = np.nan
     paths = [f"{i}.jpg" for i in range(40)]
     ranking = rank_predictions(paths, ["ab"[t] for t in targets], probs, ("a", "b"), MODEL)
-    (found,) = suspect_findings(ranking, ". A remark")
+    (found,) = suspect_findings(ranking, of_test=True)
     assert (found.path, found.kind, found.severity) == ("3.jpg", "label_suspect", "warning")
-    for part in ("'b'", "'a'", "0.99", "number 1 of 40", "the final model takes", "kept:", "A remark"):
+    for part in ("'b'", "'a'", "0.99", "number 1 of 40", "the final model takes", "kept:", "A test photo"):
         assert part in found.detail
     assert ranking.rows[-1].path == "5.jpg"
     assert label_suspects.FOLDS == 5

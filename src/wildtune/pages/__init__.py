@@ -30,7 +30,7 @@ def create_environment(room: str, language: Language = ENGLISH) -> jinja2.Enviro
     def say(message: str, **values: object) -> Markup:
         return Markup(language.template(message)).format(**values)
 
-    environment.globals |= {"say": say, "language": language}
+    environment.globals.update(say=say, language=language)
     return environment
 
 

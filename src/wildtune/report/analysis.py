@@ -374,7 +374,7 @@ def _handed_on(content: RunContent, stage: Stage, records: Sequence[EpochRecord]
 def _converged(records: Sequence[EpochRecord], language: Language) -> str:
     say, found = language.say, find_convergence(records)
     first, last = records[0], records[-1]
-    began = {"began": language.nats(first.val_loss), "first": first.epoch}
+    began = {"began": language.nats(first.val_loss), "first": str(first.epoch)}
     ended = {"ended": language.nats(last.val_loss)}
     if found.state == "unknown":
         return say("No validation loss was a number: training failed, and there is no convergence to speak of.")
@@ -526,7 +526,7 @@ def _classes(content: RunContent) -> tuple[str, ...]:
         )
     elif small:
         names = _some([f"{language.quoted(c.name)} ({c.photos})" for c in small], language)
-        few = {"least": SMALL_CLASS, "names": names}
+        few = {"least": str(SMALL_CLASS), "names": names}
         texts.append(
             say("Fewer than {least} test photos, too few to read a recall from: {names}.", **few)
             if test
@@ -597,8 +597,8 @@ def _class_text(score: ClassScore, language: Language) -> str:
     right = round((score.recall or 0) * score.photos)
     values = {
         "name": language.quoted(score.name),
-        "right": right,
-        "photos": score.photos,
+        "right": str(right),
+        "photos": str(score.photos),
         "recall": language.percent(score.recall),
         "range": language.percent_range(wilson_interval(right, score.photos)),
     }

@@ -187,7 +187,8 @@ def _preflight_lines(content: RunContent) -> list[str]:
 
 
 def _stage_rows(content: RunContent) -> list[dict[str, str]]:
-    rows, language = [], content.language
+    language = content.language
+    rows = []
     last = content.trained_stages[-1].stage.name if content.trained_stages else ""
     for planned in content.trained_stages:
         stage = planned.stage
@@ -419,7 +420,8 @@ def _time_fact(content: RunContent, planned: PlannedStage) -> tuple[str, str]:
 
 
 def _environment_rows(content: RunContent) -> list[tuple[str, str]]:
-    language, rows = content.language, []
+    language = content.language
+    rows: list[tuple[str, str]] = []
     names = {
         "photos": language.say("Photos", context="fact"),
         "started": language.say("Started"),
