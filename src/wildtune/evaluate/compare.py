@@ -19,9 +19,9 @@ from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, gap_d
 from wildtune.intervals import (
     Interval,
     clustered_interval,
+    clustered_paired_interval,
+    clustered_wilson_interval,
     skewed_interval,
-    weighted_paired_interval,
-    weighted_wilson_interval,
 )
 from wildtune.predict.predictions import Predictions, load_predictions
 from wildtune.runtime import seed_from
@@ -348,18 +348,15 @@ def _tabulate(predictions: Predictions, rows: np.ndarray, names: Sequence[str], 
 
 def _run_scores(table: _Table, clusters: np.ndarray) -> dict[str, Score]:
     """Return each of `SCORES` of a run with its interval."""
-    even = np.ones(len(clusters))
     balanced = average_classes(table.confusion)
     alone = int(clusters.max()) + 1 == len(clusters)
     return {
-        "accuracy": Score(
-            value=float(table.right.mean()), interval=weighted_wilson_interval(table.right, clusters, even)
-        ),
+        "accuracy": Score(value=float(table.right.mean()), interval=clustered_wilson_interval(table.right, clusters)),
         "balanced accuracy": Score(
             value=balanced.balanced_accuracy,
             interval=balanced.balanced_accuracy_interval
             if alone
-            else weighted_wilson_interval(table.right, clusters, table.weights),
+            else clustered_wilson_interval(table.right, clusters, table.weights),
         ),
         "log loss": Score(value=float(table.loss.mean()), interval=_not_below_zero(table.loss, clusters)),
         "calibration error": Score(value=table.gap.root, interval=table.gap.interval),
@@ -379,8 +376,8 @@ def _differences(
     loss = second.loss - first.loss
     values = [others[name].value - scores[name].value for name in SCORES[:3]]
     spans = [
-        weighted_paired_interval(change, clusters, np.ones(len(clusters))),
-        weighted_paired_interval(change, clusters, first.weights),
+        clustered_paired_interval(change, clusters, np.ones(len(clusters))),
+        clustered_paired_interval(change, clusters, first.weights),
         clustered_interval(loss, clusters),
     ]
     p_values = [
