@@ -1,4 +1,4 @@
-"""What the promises fitted on validation photos are worth on real ones: a cross-validation divided at random many times.
+"""What promises fitted on validation photos are worth on real ones: a cross-validation, divided at random many times.
 
     wildtune train PHOTOS --folds 5 --out FOLDS
     python benchmarks/held_out.py FOLDS
@@ -63,6 +63,8 @@ def score_division(rng: np.random.Generator, found: Predictions, groups: np.ndar
 def describe(photos: int, scores: list[TrustScore]) -> str:
     """Return the means over the divisions."""
     kept = [score.review for score in scores if score.review.accuracy is not None]
+    sent = np.mean([review.reviewed for review in kept])
+    flagged = np.mean([score.unknown_flagged for score in scores])
     broken = np.mean([review.accuracy < review.promised for review in kept])
     in_full = np.mean([review.promised == review.target for review in kept])
     lines = [
@@ -73,9 +75,9 @@ def describe(photos: int, scores: list[TrustScore]) -> str:
             f"{np.mean([s.size for s in sets]):.2f} classes"
             for sets in zip(*(score.sets for score in scores), strict=True)
         ),
-        f"  review: accuracy of {kept[0].target:.0%} promised in {in_full:.0%}, {np.mean([r.reviewed for r in kept]):.1%} "
+        f"  review: accuracy of {kept[0].target:.0%} promised in {in_full:.0%}, {sent:.1%} "
         f"to review, promise broken in {broken:.1%} (at most {1 - kept[0].certainty:.0%})",
-        f"  called unknown {np.mean([s.unknown_flagged for s in scores]):.1%} (at most {scores[0].unknown_promised:.0%})",
+        f"  called unknown {flagged:.1%} (at most {scores[0].unknown_promised:.0%})",
     ]
     names = ("calibration_error_before", "calibration_error", "calibration_error_by_chance")
     before, after, chance = (np.mean([getattr(score, name) for score in scores]) for name in names)

@@ -173,16 +173,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--settings",
-        type=int,
-        nargs="*",
-        default=range(len(SETTINGS)),
-        help="numbers from 0, none for the promises alone",
-    )
+    parser.add_argument("--settings", type=int, nargs="+", help="numbers from 0 of comparisons to simulate alone")
     asked = parser.parse_args()
-    check_comparisons(asked.seed, asked.simulations, asked.settings)
-    check_promises(np.random.default_rng(asked.seed), max(1, asked.simulations // 5))
+    check_comparisons(asked.seed, asked.simulations, asked.settings or range(len(SETTINGS)))
+    if not asked.settings:
+        check_promises(np.random.default_rng(asked.seed), max(1, asked.simulations // 5))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pydantic
 
 from wildtune.errors import CommandError
 from wildtune.evaluate.averages import average_classes
 from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, debiased_square
+from wildtune.frozen import Frozen
 from wildtune.intervals import (
     Interval,
     clustered_interval,
@@ -35,11 +35,7 @@ SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
 _SWAPS = 5000
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, ser_json_inf_nan="null")
-
-
-class Score(_Frozen):
+class Score(Frozen):
     """One score of one run with its 95 % interval (low, high); 0-1, the log loss in nats.
 
     The calibration error is the root mean square one, with what chance adds to it taken off (`calibration_gap`).
@@ -49,14 +45,14 @@ class Score(_Frozen):
     interval: Interval
 
 
-class RunScores(_Frozen):
+class RunScores(Frozen):
     """A run on the common photos: its folder and each of `SCORES`."""
 
     run: str
     scores: dict[str, Score]
 
 
-class Difference(_Frozen):
+class Difference(Frozen):
     """One score of the second run less that of the first.
 
     interval   its 95 % interval (low, high); None of calibration errors, for whose difference we know none that holds
@@ -75,7 +71,7 @@ class Difference(_Frozen):
         return self.adjusted < LEVEL
 
 
-class Pair(_Frozen):
+class Pair(Frozen):
     """Two runs.
 
     first, second   their folders
@@ -94,7 +90,7 @@ class Pair(_Frozen):
     smallest: float | None
 
 
-class RunsComparison(_Frozen):
+class RunsComparison(Frozen):
     """Two or more runs on the same photos.
 
     photos   photos that count
