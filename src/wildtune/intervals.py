@@ -74,44 +74,43 @@ def paired_interval(only_first: float, only_second: float, total: float, level: 
     return end(-1.0), end(1.0)
 
 
-def weighted_wilson_interval(right: np.ndarray, clusters: np.ndarray, weights: np.ndarray) -> Interval:
-    """Return Wilson's interval of a weighted share of (N,) bool, for as many photos as weights and clusters leave.
+def clustered_wilson_interval(right: np.ndarray, clusters: np.ndarray, weights: np.ndarray | None = None) -> Interval:
+    """Return Wilson's interval of a share of (N,) bool, for as many photos as clusters and weights leave.
 
-    `weights` is (N,) with a mean of 1. The number of photos is divided by the design effect, how many times larger the
-    variance is than that of as many photos of equal weight that do not depend on one another (Rao and Scott 1992); by
-    no less than the two alone make it, so that shares near 0 or 1, which show little variance, are not called certain.
+    `clusters` is as in `clustered_interval`; `weights` is (N,) with a mean of 1, by default all the same. The number of
+    photos is divided by the design effect, how many times larger the variance is than that of as many photos of equal
+    weight that do not depend on one another (Rao and Scott 1992); by no less than the two alone make it, so that shares
+    near 0 or 1, which show little variance, are not called certain.
     """
-    share = float((weights * right).mean())
-    _, tied, count = clustered_error(right.astype(float), clusters)
-    plain = float(right.mean() * (1 - right.mean())) / len(right)
-    together = max(1.0, tied**2 / plain) if plain > 0 and count > 1 else len(right) / count
-    effect = together * float((weights**2).mean())
-    alone = share * (1 - share) / len(right)
-    if 0 < share < 1 and count > 1:
-        effect = max(effect, _weighted_variance(weights * (right - share), clusters) / alone)
-    return wilson_interval(share * len(right) / effect, len(right) / effect)
+    total = len(right)
+    even, tied, count = clustered_error(right.astype(float), clusters)
+    plain = even * (1 - even) / total
+    effect = max(1.0, tied**2 / plain) if plain > 0 and count > 1 else total / count
+    share = even
+    if weights is not None:
+        share = float((weights * right).mean())
+        effect *= float((weights**2).mean())
+        alone = share * (1 - share) / total
+        if alone > 0 and count > 1:
+            effect = max(effect, clustered_error(weights * (right - share), clusters)[1] ** 2 / alone)
+    return wilson_interval(share * total / effect, total / effect)
 
 
-def weighted_paired_interval(change: np.ndarray, clusters: np.ndarray, weights: np.ndarray) -> Interval:
+def clustered_paired_interval(change: np.ndarray, clusters: np.ndarray, weights: np.ndarray) -> Interval:
     """Return Tango's interval of a weighted difference of shares, for as many photos as weights and clusters leave.
 
     `change` is (N,): 1 where only the second gets the photo right, -1 where only the first does, else 0; `weights` is
-    (N,) with a mean of 1. The design effect is that of `weighted_wilson_interval`.
+    (N,) with a mean of 1. The design effect is that of `clustered_wilson_interval`.
     """
     total = len(change)
     first, second = float((weights * (change < 0)).mean()), float((weights * (change > 0)).mean())
     difference = second - first
     alone = (first + second - difference**2) / total
-    count = int(clusters.max()) + 1
+    _, error, count = clustered_error(weights * (change - difference), clusters)
     effect = float((weights**2).mean()) * total / count
     if alone > 0 and count > 1:
-        effect = max(1.0, _weighted_variance(weights * (change - difference), clusters) / alone)
+        effect = max(1.0, error**2 / alone)
     return paired_interval(first * total / effect, second * total / effect, total / effect)
-
-
-def _weighted_variance(residuals: np.ndarray, clusters: np.ndarray) -> float:
-    sums = np.bincount(clusters, residuals)
-    return float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1) / len(residuals) ** 2
 
 
 def skewed_interval(values: np.ndarray, clusters: np.ndarray) -> Interval:
@@ -146,14 +145,6 @@ def clustered_interval(values: np.ndarray, clusters: np.ndarray) -> Interval:
         return -math.inf, math.inf
     half = error * student_quantile(count - 1)
     return mean - half, mean + half
-
-
-def clustered_wilson_interval(right: np.ndarray, clusters: np.ndarray) -> Interval:
-    """Return Wilson's interval of a share of (N,) bool, for as many photos as the clusters leave (design effect)."""
-    share, error, count = clustered_error(right.astype(float), clusters)
-    alone = share * (1 - share) / len(right)
-    effect = max(1.0, error**2 / alone) if alone > 0 and count > 1 else len(right) / count
-    return wilson_interval(share * len(right) / effect, len(right) / effect)
 
 
 def student_quantile(freedom: int, level: float = 0.95) -> float:

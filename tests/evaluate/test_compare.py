@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from wildtune.evaluate.calibration import calibration_gap, gap_difference
+from wildtune.evaluate.calibration import CalibrationGap, calibration_gap
 from wildtune.evaluate.compare import (
     Contender,
     compare_contenders,
     describe_comparison,
+    gap_p_value,
     holm,
     sign_flip_p_value,
     smallest_detectable,
@@ -76,6 +77,7 @@ def test_photos_of_one_group_count_as_one() -> None:
     assert not tied.measurable
     assert tied.p_value == 2 * 0.5**4 / 2
     assert tied.interval[1] - tied.interval[0] > 2 * (alone.interval[1] - alone.interval[0])
+    assert "few groups" in describe_comparison(compare_contenders([a_run("x", right, 10), a_run("y", right, 10)]))
 
 
 def test_photos_that_another_run_learned_from_do_not_count() -> None:
@@ -92,7 +94,7 @@ def test_photos_that_another_run_learned_from_do_not_count() -> None:
 
 
 def test_intervals_of_differences_hold_the_truth_where_few_photos_differ() -> None:
-    """Tango's score interval; Newcombe's held it in 97.3 % here, which is too wide."""
+    """Tango's score interval."""
     rng, rounds = np.random.default_rng(1), 2000
     counts = rng.multinomial(392, [0.0145, 0.0145, 0.971], rounds)
     spans = [paired_interval(first, second, 392) for first, second, _ in counts]
@@ -101,14 +103,37 @@ def test_intervals_of_differences_hold_the_truth_where_few_photos_differ() -> No
     assert paired_interval(2, 9, 41) == pytest.approx((0.01409, 0.33173), abs=1e-5)
 
 
-def test_calibrated_runs_of_different_accuracy_are_not_called_different_in_calibration() -> None:
-    """The expected calibration error differed "measurably" in half of such pairs: of the worse run it is larger."""
-    rng, rounds, called = np.random.default_rng(2), 200, 0
-    for _ in range(rounds):
-        sure = [rng.uniform(low, 1, 300) for low in (0.6, 0.9)]
-        gaps = [calibration_gap(confidence, rng.random(300) < confidence) for confidence in sure]
-        called += gap_difference(*gaps)[2] < 0.05
-    assert called <= 0.05 * rounds
+def drawn_gaps(rng: np.random.Generator, lowest: tuple[float, float], sure: float) -> list[CalibrationGap]:
+    """Two runs on 300 photos, confidence even from `lowest` to 1; the second's is `sure` higher than it should be."""
+    gaps = []
+    for low, more in zip(lowest, (0.0, sure), strict=True):
+        share = rng.uniform(low, 1, 300)
+        gaps.append(calibration_gap(np.minimum(share + more, 1.0), rng.random(300) < share))
+    return gaps
+
+
+@pytest.mark.parametrize(
+    ("lowest", "sure", "rounds", "least", "most"),
+    [
+        ((0.6, 0.6), 0.0, 150, 0.01, 0.09),  # equal runs, 5 %
+        ((0.6, 0.9), 0.0, 150, 0.0, 0.07),  # calibrated both, though one is worse
+        ((0.6, 0.6), 0.15, 30, 0.8, 1.0),
+    ],
+)
+def test_runs_are_told_apart_in_calibration_where_they_differ_in_it(
+    lowest: tuple[float, float], sure: float, rounds: int, least: float, most: float
+) -> None:
+    rng = np.random.default_rng(2)
+    called = [gap_p_value(*drawn_gaps(rng, lowest, sure)) < 0.05 for _ in range(rounds)]
+    assert least <= np.mean(called) <= most
+
+
+def test_the_same_predictions_are_as_well_calibrated() -> None:
+    gap = drawn_gaps(np.random.default_rng(0), (0.6, 0.6), 0.0)[0]
+    assert gap_p_value(gap, gap) == 1.0
+    one = calibration_gap(np.full(9, 0.9), np.arange(9) > 4, np.zeros(9, dtype=int))
+    other = calibration_gap(np.full(9, 0.6), np.arange(9) > 4, np.zeros(9, dtype=int))
+    assert gap_p_value(one, other) >= 0.5  # one group says nothing
 
 
 def test_the_calibration_error_without_chance_is_found_again() -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pydantic
 
 from wildtune import files
 from wildtune.check.groups import number_groups
 from wildtune.check.label_suspects import LabelRanking, fold_numbers, held_out_probabilities, judges
+from wildtune.frozen import Frozen
 from wildtune.intervals import Interval, clustered_interval, clustered_wilson_interval
 from wildtune.language import ENGLISH, Language
 from wildtune.memo import remember
@@ -23,7 +23,7 @@ from wildtune.photos.catalogue import Photo
 _VERSION = 1
 
 
-class RandomSplit(pydantic.BaseModel):
+class RandomSplit(Frozen):
     """What cross-validated heads on frozen features get right with groups kept whole, and with photos dealt at random.
 
     photos      photos that were judged both ways
@@ -36,8 +36,6 @@ class RandomSplit(pydantic.BaseModel):
 
     All intervals allow for photos of one group faring alike.
     """
-
-    model_config = pydantic.ConfigDict(frozen=True)
 
     photos: int
     tied: int

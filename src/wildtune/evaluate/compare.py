@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +12,17 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pydantic
 
 from wildtune.errors import CommandError
 from wildtune.evaluate.averages import average_classes
-from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, gap_difference
+from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, debiased_square
+from wildtune.frozen import Frozen
 from wildtune.intervals import (
     Interval,
     clustered_interval,
+    clustered_paired_interval,
+    clustered_wilson_interval,
     skewed_interval,
-    weighted_paired_interval,
-    weighted_wilson_interval,
 )
 from wildtune.predict.predictions import Predictions, load_predictions
 from wildtune.runtime import seed_from
@@ -34,11 +35,7 @@ SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
 _SWAPS = 5000
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, ser_json_inf_nan="null")
-
-
-class Score(_Frozen):
+class Score(Frozen):
     """One score of one run with its 95 % interval (low, high); 0-1, the log loss in nats.
 
     The calibration error is the root mean square one, with what chance adds to it taken off (`calibration_gap`).
@@ -48,23 +45,23 @@ class Score(_Frozen):
     interval: Interval
 
 
-class RunScores(_Frozen):
+class RunScores(Frozen):
     """A run on the common photos: its folder and each of `SCORES`."""
 
     run: str
     scores: dict[str, Score]
 
 
-class Difference(_Frozen):
+class Difference(Frozen):
     """One score of the second run less that of the first.
 
-    interval   its 95 % interval (low, high)
+    interval   its 95 % interval (low, high); None of calibration errors, for whose difference we know none that holds
     p_value    two-sided, of the hypothesis that the runs fare alike
     adjusted   the same after Holm's correction for all pairs of runs compared
     """
 
     value: float
-    interval: Interval
+    interval: Interval | None
     p_value: float
     adjusted: float
 
@@ -74,7 +71,7 @@ class Difference(_Frozen):
         return self.adjusted < LEVEL
 
 
-class Pair(_Frozen):
+class Pair(Frozen):
     """Two runs.
 
     first, second   their folders
@@ -93,7 +90,7 @@ class Pair(_Frozen):
     smallest: float | None
 
 
-class RunsComparison(_Frozen):
+class RunsComparison(Frozen):
     """Two or more runs on the same photos.
 
     photos   photos that count
@@ -179,10 +176,9 @@ def compare_contenders(runs: Sequence[Contender]) -> RunsComparison:
     Photos that belong together count as one: groups are what the tests and variances are made of. The tests swap the
     two runs' answers at random, group by group (a paired randomization test). For the accuracy the distribution is
     exact, and where every photo is a group by itself the test is McNemar's in its mid-P form (Fagerland, Lydersen and
-    Laake 2013). That of the calibration error is `gap_difference`. Intervals: Wilson's of shares and Tango's of their
-    differences, with design effects for groups and for classes that count the same (Rao and Scott 1992); Hall's of a
-    log loss, Student's of a difference of two. P-values are corrected for the number of pairs (Holm 1979), each score
-    by itself.
+    Laake 2013). Intervals: Wilson's of shares and Tango's of their differences, with design effects for groups and for
+    classes that count the same (Rao and Scott 1992); Hall's of a log loss, Student's of a difference of two; none of
+    differences of calibration errors. P-values are corrected for the number of pairs (Holm 1979), each score by itself.
     """
     rows, notes = _common_photos(runs)
     clusters = _cluster_numbers([runs[0].groups[row] for row in rows[0]])
@@ -225,6 +221,26 @@ def sign_flip_p_value(sums: np.ndarray) -> float:
     return float(min(1.0, chance[away > total].sum() + chance[away == total].sum() / 2))
 
 
+def gap_p_value(first: CalibrationGap, second: CalibrationGap) -> float:
+    """Return the two-sided p-value that two runs are equally well calibrated, by the same swaps, 5,000 of them.
+
+    Both of the same clusters. What is compared is the difference of their debiased squares after each swap.
+    """
+
+    seen = (first.counts + second.counts).any(axis=0)
+
+    def sums(gap: CalibrationGap) -> np.ndarray:
+        gaps, counts = gap.gaps[:, seen], gap.counts[:, seen]
+        return np.hstack([gaps, counts, gaps**2])
+
+    ours, theirs = sums(first), sums(second)
+    middle = (ours + theirs).sum(axis=0) / 2
+    off = _signs(len(ours)) @ ((ours - theirs) / 2).astype(np.float32)
+    after, before = (debiased_square(*np.split(middle + side, 3, axis=1)) for side in (-off, off))
+    _, counts, squares = np.split(middle, 3)
+    return _swaps_p_value(after - before, second.square - first.square, 1e-6 * float(squares.sum() / counts.sum()))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number by Holm's step-down procedure (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
@@ -244,26 +260,38 @@ def smallest_detectable(photos: float, disagreement: float, level: float = LEVEL
     from scipy.stats import binom
 
     count = max(1, round(photos))
-    changed = np.arange(count + 1)
-    # Most wins of the worse run that are still significant among so many changed photos; -1 where none is.
-    wins = binom.ppf(level / 2, changed, 0.5) + 1
-    for _ in range(3):
-        tail = 2 * binom.cdf(wins, changed, 0.5) - binom.pmf(wins, changed, 0.5)
-        wins = np.where((wins >= 0) & ((tail >= level) | (2 * wins >= changed)), wins - 1, wins)
+    changed, wins = np.arange(count + 1), _most_wins(count, level)
 
     def found(difference: float) -> float:
         share = max(disagreement, difference)
         worse = (share - difference) / 2 / share
-        here = binom.pmf(changed, count, share)
-        return float((here * (binom.cdf(wins, changed, worse) + binom.cdf(wins, changed, 1 - worse))).sum())
+        # Beyond eight standard deviations nothing is added but time.
+        away = 8 * (math.sqrt(count * share * (1 - share)) + 1)
+        near = slice(max(0, int(count * share - away)), int(count * share + away) + 1)
+        most, of = wins[near], changed[near]
+        ways = binom.cdf(most, of, worse) + binom.cdf(most, of, 1 - worse)
+        return float((binom.pmf(of, count, share) * ways).sum())
 
     if found(1.0) < power:
         return None
     low, high = 0.0, 1.0
-    for _ in range(20):
+    for _ in range(16):
         middle = (low + high) / 2
         low, high = (low, middle) if middle > 0 and found(middle) >= power else (middle, high)
     return high
+
+
+@lru_cache(maxsize=8)
+def _most_wins(count: int, level: float) -> np.ndarray:
+    """Return the most wins of the worse run that are still significant, among 0 to `count` changed photos; -1: none."""
+    from scipy.stats import binom
+
+    changed = np.arange(count + 1)
+    wins = binom.ppf(level / 2, changed, 0.5) + 1
+    for _ in range(3):
+        tail = 2 * binom.cdf(wins, changed, 0.5) - binom.pmf(wins, changed, 0.5)
+        wins = np.where((wins >= 0) & ((tail >= level) | (2 * wins >= changed)), wins - 1, wins)
+    return wins
 
 
 @dataclass(frozen=True)
@@ -348,18 +376,15 @@ def _tabulate(predictions: Predictions, rows: np.ndarray, names: Sequence[str], 
 
 def _run_scores(table: _Table, clusters: np.ndarray) -> dict[str, Score]:
     """Return each of `SCORES` of a run with its interval."""
-    even = np.ones(len(clusters))
     balanced = average_classes(table.confusion)
     alone = int(clusters.max()) + 1 == len(clusters)
     return {
-        "accuracy": Score(
-            value=float(table.right.mean()), interval=weighted_wilson_interval(table.right, clusters, even)
-        ),
+        "accuracy": Score(value=float(table.right.mean()), interval=clustered_wilson_interval(table.right, clusters)),
         "balanced accuracy": Score(
             value=balanced.balanced_accuracy,
             interval=balanced.balanced_accuracy_interval
             if alone
-            else weighted_wilson_interval(table.right, clusters, table.weights),
+            else clustered_wilson_interval(table.right, clusters, table.weights),
         ),
         "log loss": Score(value=float(table.loss.mean()), interval=_not_below_zero(table.loss, clusters)),
         "calibration error": Score(value=table.gap.root, interval=table.gap.interval),
@@ -373,32 +398,41 @@ def _not_below_zero(loss: np.ndarray, clusters: np.ndarray) -> Interval:
 
 def _differences(
     first: _Table, second: _Table, clusters: np.ndarray, scores: dict[str, Score], others: dict[str, Score]
-) -> list[tuple[float, Interval, float]]:
+) -> list[tuple[float, Interval | None, float]]:
     """Return for each of `SCORES` the difference, second less first, its interval and its p-value."""
     change = second.right.astype(float) - first.right
     loss = second.loss - first.loss
-    values = [others[name].value - scores[name].value for name in SCORES[:3]]
+    values = [others[name].value - scores[name].value for name in SCORES]
     spans = [
-        weighted_paired_interval(change, clusters, np.ones(len(clusters))),
-        weighted_paired_interval(change, clusters, first.weights),
+        clustered_paired_interval(change, clusters, np.ones(len(clusters))),
+        clustered_paired_interval(change, clusters, first.weights),
         clustered_interval(loss, clusters),
+        None,
     ]
     p_values = [
         sign_flip_p_value(np.bincount(clusters, change)),
         _random_flip_p_value(np.bincount(clusters, change * first.weights)),
         _random_flip_p_value(np.bincount(clusters, loss)),
+        gap_p_value(first.gap, second.gap),
     ]
-    return [*zip(values, spans, p_values, strict=True), gap_difference(first.gap, second.gap)]
+    return list(zip(values, spans, p_values, strict=True))
 
 
 def _random_flip_p_value(sums: np.ndarray) -> float:
     """Return what `sign_flip_p_value` does, for numbers that are not whole, from 5,000 choices of signs."""
-    total = abs(float(sums.sum()))
-    reached = np.abs(_signs(len(sums)) @ sums.astype(np.float32))
-    near = 1e-5 * float(np.abs(sums).sum())  # what single precision cannot tell apart counts as equal
-    over, same = int((reached > total + near).sum()), int((np.abs(reached - total) <= near).sum())
-    # The observed signs are one of the choices, so that no p-value is 0 (Phipson and Smyth 2010).
-    return (over + (same + 1) / 2) / (_SWAPS + 1) if total > near else 1.0
+    reached = _signs(len(sums)) @ sums.astype(np.float32)
+    return _swaps_p_value(reached, float(sums.sum()), 1e-5 * float(np.abs(sums).sum()))
+
+
+def _swaps_p_value(reached: np.ndarray, observed: float, near: float) -> float:
+    """Return the mid-P value of a difference, from those that random swaps reached; what is `near` counts as equal.
+
+    Nearer than that single precision cannot tell two of them apart.
+    """
+    total, away = abs(observed), np.abs(reached)
+    over, same = int((away > total + near).sum()), int((np.abs(away - total) <= near).sum())
+    # The observed swap is one of the choices, so that no p-value is 0 (Phipson and Smyth 2010).
+    return (over + (same + 1) / 2) / (len(reached) + 1) if total > near else 1.0
 
 
 @lru_cache(maxsize=2)
@@ -413,7 +447,7 @@ def _pair(
     second: str,
     tables: tuple[_Table, _Table],
     clusters: np.ndarray,
-    values: Sequence[tuple[float, Interval, float]],
+    values: Sequence[tuple[float, Interval | None, float]],
     adjusted: np.ndarray,
 ) -> Pair:
     a, b = tables
@@ -445,6 +479,10 @@ def describe_comparison(found: RunsComparison) -> str:
         cells = [_score_text(name, run.scores[name]) for name in SCORES]
         lines.append(f"{run.run:{width}}  " + "  ".join(f"{cell:26}" for cell in cells).rstrip())
     lines.append("calibration error: root mean square gap, without what chance adds to it")
+    if tied:
+        lines.append(
+            "photos of one group count as one: where runs disagree in few groups, the tests call too little different"
+        )
     for pair in found.pairs:
         lines += ["", f"{pair.second} against {pair.first}"]
         lines += [f"  {_difference_text(name, pair.differences[name], len(found.pairs))}" for name in SCORES]
@@ -463,16 +501,18 @@ def _score_text(name: str, score: Score) -> str:
 
 
 def _difference_text(name: str, found: Difference, pairs: int) -> str:
-    low, high = found.interval
-    if name in ("accuracy", "balanced accuracy"):
-        size, span = f"{100 * abs(found.value):.1f} points", f"{100 * low:+.1f} to {100 * high:+.1f} points"
-    else:
-        size, span = f"{abs(found.value):.3f}", f"{low:+.3f} to {high:+.3f}"
+    points = name in ("accuracy", "balanced accuracy")
+    size = f"{100 * abs(found.value):.1f} points" if points else f"{abs(found.value):.3f}"
+    span = ""
+    if found.interval:
+        low, high = found.interval
+        span = f"{100 * low:+.1f} to {100 * high:+.1f} points" if points else f"{low:+.3f} to {high:+.3f}"
+        span = f"95 % interval {span}; "
     word = "higher" if found.value > 0 else "lower" if found.value < 0 else "more or less"
     chance = "p < 0.001" if found.adjusted < 0.001 else f"p = {found.adjusted:.3f}"
     chance += f", corrected for {pairs} pairs" if pairs > 1 else ""
     lead = "" if found.measurable else "no measurable difference, "
-    return f"{name}: {lead}{size} {word} (95 % interval {span}; {chance})"
+    return f"{name}: {lead}{size} {word} ({span}{chance})"
 
 
 def _power_text(photos: int, pair: Pair) -> str:

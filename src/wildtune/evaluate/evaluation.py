@@ -8,22 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 
 from wildtune import files
 from wildtune.check.random_split import RandomSplit
 from wildtune.evaluate.averages import average_classes
 from wildtune.evaluate.calibration import expected_calibration_error, log_loss
 from wildtune.evaluate.trust import TrustScore, score_trust
+from wildtune.frozen import Frozen
 from wildtune.intervals import Interval, paired_interval, wilson_interval
 from wildtune.predict.predictions import Predictions
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, ser_json_inf_nan="null")
-
-
-class ClassScore(_Frozen):
+class ClassScore(Frozen):
     """How one class fares.
 
     photos     photos labelled with it
@@ -42,7 +38,7 @@ class ClassScore(_Frozen):
     taken_for_count: int
 
 
-class Mistake(_Frozen):
+class Mistake(Frozen):
     """A photo whose prediction differs from its label. `confidence` is 0-1."""
 
     path: str
@@ -51,7 +47,7 @@ class Mistake(_Frozen):
     confidence: float
 
 
-class Comparison(_Frozen):
+class Comparison(Frozen):
     """Two models on the same photos.
 
     only_first    photos that only the first model gets right
@@ -75,7 +71,7 @@ class Comparison(_Frozen):
         return self.p_value < 0.05
 
 
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """One model on one set of labelled photos.
 
     side                 "val", "test", or "given" for photos of another source

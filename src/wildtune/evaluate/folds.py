@@ -6,20 +6,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import pydantic
 
 from wildtune.evaluate.evaluation import Evaluation, evaluate
 from wildtune.evaluate.text import describe_scores
+from wildtune.frozen import Frozen
 from wildtune.intervals import Interval, student_quantile
 from wildtune.predict.predictions import Predictions
 from wildtune.wording import counted
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True)
-
-
-class FoldScore(_Frozen):
+class FoldScore(Frozen):
     """One fold: photos it was trained on and tested with, and its test scores, 0-1."""
 
     fold: int
@@ -30,7 +26,7 @@ class FoldScore(_Frozen):
     macro_f1: float
 
 
-class FoldMean(_Frozen):
+class FoldMean(Frozen):
     """One score over the folds: mean and standard deviation, and the 95 % interval of the mean (low, high), 0-1."""
 
     mean: float
@@ -38,7 +34,7 @@ class FoldMean(_Frozen):
     interval: Interval
 
 
-class FoldsEvaluation(_Frozen):
+class FoldsEvaluation(Frozen):
     """All folds of a cross-validation.
 
     folds       each fold's scores, in order

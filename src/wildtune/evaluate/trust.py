@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pydantic
 
 from wildtune.evaluate.calibration import expected_calibration_error, expected_chance_gap, log_loss, scaled_probs
+from wildtune.frozen import Frozen
 from wildtune.intervals import Interval, wilson_interval
 from wildtune.model.calibration import ReviewRule, SetRule, set_members
 from wildtune.predict.predictions import Predictions
@@ -15,11 +15,7 @@ from wildtune.wording import counted
 _CURVE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True)
-
-
-class SetScore(_Frozen):
+class SetScore(Frozen):
     """How one promise of prediction sets fared.
 
     promised   coverage promised, 0-1
@@ -35,7 +31,7 @@ class SetScore(_Frozen):
     single: float
 
 
-class ReviewScore(_Frozen):
+class ReviewScore(Frozen):
     """How the rule for review fared.
 
     promised, certainty   accuracy promised of the answers left, and the probability that the promise holds, 0-1
@@ -53,7 +49,7 @@ class ReviewScore(_Frozen):
     interval: Interval
 
 
-class CurvePoint(_Frozen):
+class CurvePoint(Frozen):
     """Accuracy of the other photos, 0-1, once the least sure share `reviewed` is looked at; with its 95 % interval."""
 
     reviewed: float
@@ -61,7 +57,7 @@ class CurvePoint(_Frozen):
     interval: Interval
 
 
-class TrustScore(_Frozen):
+class TrustScore(Frozen):
     """A model's own doubts, on photos of its classes.
 
     side                 as in `Evaluation`

@@ -8,13 +8,10 @@ import numpy as np
 import pydantic
 
 from wildtune.errors import CommandError
+from wildtune.frozen import Frozen
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True)
-
-
-class SetRule(_Frozen):
+class SetRule(Frozen):
     """One promise of prediction sets.
 
     coverage       share of new photos whose set holds the right class, 0-1
@@ -26,7 +23,7 @@ class SetRule(_Frozen):
     least_prob: float
 
 
-class ReviewRule(_Frozen):
+class ReviewRule(Frozen):
     """Which answers a person should look at.
 
     least_confidence   answers below it are for review, 0-1
@@ -45,7 +42,7 @@ class ReviewRule(_Frozen):
     reviewed: float
 
 
-class UnknownRule(_Frozen):
+class UnknownRule(Frozen):
     """Which photos show none of the classes.
 
     least_confidence  photos whose answer has less are held to show none of them, 0-1 (Hendrycks and Gimpel 2017)
@@ -56,7 +53,7 @@ class UnknownRule(_Frozen):
     known_flagged: float
 
 
-class Calibration(_Frozen):
+class Calibration(Frozen):
     """Fitted on the validation photos and kept in the bundle.
 
     temperature   the logits are divided by it before they become probabilities, over 0 (Guo et al. 2017)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import pydantic
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from wildtune.frozen import Frozen
 from wildtune.model.backbone import BackboneFacts, larger_size
 from wildtune.photos.decode import Box, decode_photo
 from wildtune.recipe import Input
 
 
-class Preprocess(pydantic.BaseModel):
+class Preprocess(Frozen, extra="forbid"):
     """Every number needed to turn a photo into the model's input; travels inside the bundle.
 
     size          side of the square input, pixels
@@ -24,8 +24,6 @@ class Preprocess(pydantic.BaseModel):
     mean, std     per channel RGB on the 0-1 scale, subtracted and divided last
     interpolation "bilinear" or "bicubic"
     """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     size: int
     fit: Literal["squash", "crop", "pad"]

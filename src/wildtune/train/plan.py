@@ -6,20 +6,16 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-import pydantic
 import tomlkit
 
 from wildtune import files
+from wildtune.frozen import Frozen
 from wildtune.model.preprocess import Preprocess
 from wildtune.model.weights import WeightsFacts
 from wildtune.recipe import Stage
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-
-class PlannedStage(_Frozen):
+class PlannedStage(Frozen, extra="forbid"):
     """One stage with its numbers worked out.
 
     trained_weights    number of single weights that can change
@@ -43,7 +39,7 @@ class PlannedStage(_Frozen):
     precision: Literal["float32", "bfloat16"]
 
 
-class Effect(_Frozen):
+class Effect(Frozen, extra="forbid"):
     """What one setting does to photos, measured on the preflight's sample; see `train.effects`.
 
     setting         "input.contrast", or "augment.noise" in stages
@@ -70,7 +66,7 @@ class Effect(_Frozen):
     feature_growth: float | None = None
 
 
-class Reach(_Frozen):
+class Reach(Frozen, extra="forbid"):
     """How far a stage's learning rate can move its weights, as a share of their size; see `train.reach`.
 
     stage         name of the stage
@@ -93,7 +89,7 @@ class Reach(_Frozen):
     gradient_rms: float | None = None
 
 
-class Caution(_Frozen):
+class Caution(Frozen, extra="forbid"):
     """A setting that cannot matter or must harm: a stable `kind`, the settings meant, and what to know in words."""
 
     kind: str
@@ -101,7 +97,7 @@ class Caution(_Frozen):
     text: str
 
 
-class Preflight(_Frozen):
+class Preflight(Frozen, extra="forbid"):
     """What was measured before training; see `train.preflight`.
 
     photos              training photos in the sample
@@ -123,7 +119,7 @@ class Preflight(_Frozen):
     warnings: tuple[Caution, ...] = ()
 
 
-class Plan(_Frozen):
+class Plan(Frozen, extra="forbid"):
     """The frozen plan of a run.
 
     counts      photos on each side, by class: {"train": {"bear": 70, ...}, "val": ..., "test": ...}
