@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 
 from shapes import planned_stage
 from wildtune.evaluate.evaluation import RunEvaluation, evaluate_run
+from wildtune.evaluate.learning_curve import ClassCurve, Forecast, LearningCurve, Measured, Needed
 from wildtune.model.preprocess import Preprocess
 from wildtune.model.weights import WeightsFacts
 from wildtune.photos.audit import Finding
@@ -254,6 +255,36 @@ def make_one_epoch() -> RunContent:
     )
 
 
+def make_forecasts(now: float, twice: float, four_times: float) -> tuple[Forecast, ...]:
+    values = {1.0: now, 2.0: twice, 4.0: four_times}
+    return tuple(Forecast(factor=f, value=v, interval=(v - 0.03, v + 0.02)) for f, v in values.items())
+
+
+def make_learning_curve(names: Sequence[str] = ("bear", "cat", "deer"), left_out: Sequence[str] = ()) -> LearningCurve:
+    """Of the classes the first gains most, the last nothing."""
+    needed = (Needed(factor=3.1, low=1.6, high=None), Needed(factor=None, low=5.0, high=None))
+    classes = [
+        ClassCurve(
+            name=name,
+            photos=80,
+            forecasts=make_forecasts(0.8 + 0.05 * i, 0.9, 0.93) if i < 2 else make_forecasts(0.97, 0.97, 0.97),
+            needed=needed[i] if i < 2 else Needed(factor=0.4, low=0.1, high=0.9),
+        )
+        for i, name in enumerate(names)
+    ]
+    return LearningCurve(
+        photos=240,
+        measured=tuple(
+            Measured(share=s, photos=192 * s, accuracy=a, interval=(a - 0.05, a + 0.04), recalls=(a,) * len(names))
+            for s, a in ((0.125, 0.6), (0.25, 0.7), (0.5, 0.78), (0.75, 0.82), (1.0, 0.85))
+        ),
+        forecasts=make_forecasts(0.85, 0.89, 0.92),
+        band=(*make_forecasts(0.85, 0.89, 0.92),),
+        classes=tuple(classes),
+        left_out=tuple(left_out),
+    )
+
+
 @pytest.fixture(scope="session")
 def build() -> Callable[..., RunContent]:
     return make_content
@@ -267,3 +298,8 @@ def foreseen() -> Callable[..., RunContent]:
 @pytest.fixture(scope="session")
 def one_epoch() -> RunContent:
     return make_one_epoch()
+
+
+@pytest.fixture(scope="session")
+def make_curve() -> Callable[..., LearningCurve]:
+    return make_learning_curve

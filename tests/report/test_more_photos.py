@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wildtune.evaluate.learning_curve import ClassCurve, Forecast, LearningCurve, Measured, Needed
+from wildtune.evaluate.learning_curve import LearningCurve, Needed
 from wildtune.report import RunContent, write_report
 from wildtune.report.more_photos import more_photos_rows, more_photos_texts, needed_text
 
 Build = Callable[..., RunContent]
+Curve = Callable[..., LearningCurve]
 
 
-def forecasts(now: float, twice: float, four_times: float) -> tuple[Forecast, ...]:
-    values = {1.0: now, 2.0: twice, 4.0: four_times}
-    return tuple(Forecast(factor=f, value=v, interval=(v - 0.03, v + 0.02)) for f, v in values.items())
-
-
-def make_curve(names: Sequence[str] = ("bear", "cat", "deer"), left_out: Sequence[str] = ()) -> LearningCurve:
-    """Of the classes the first gains most, the last nothing."""
-    needed = (Needed(factor=3.1, low=1.6, high=None), Needed(factor=None, low=5.0, high=None))
-    classes = [
-        ClassCurve(
-            name=name,
-            photos=80,
-            forecasts=forecasts(0.8 + 0.05 * i, 0.9, 0.93) if i < 2 else forecasts(0.97, 0.97, 0.97),
-            needed=needed[i] if i < 2 else Needed(factor=0.4, low=0.1, high=0.9),
-        )
-        for i, name in enumerate(names)
-    ]
-    return LearningCurve(
-        photos=240,
-        measured=tuple(
-            Measured(share=s, photos=192 * s, accuracy=a, interval=(a - 0.05, a + 0.04), recalls=(a,) * len(names))
-            for s, a in ((0.125, 0.6), (0.25, 0.7), (0.5, 0.78), (0.75, 0.82), (1.0, 0.85))
-        ),
-        forecasts=forecasts(0.85, 0.89, 0.92),
-        band=(*forecasts(0.85, 0.89, 0.92),),
-        classes=tuple(classes),
-        left_out=tuple(left_out),
-    )
-
-
-def test_the_section_says_what_more_photos_bring_with_intervals() -> None:
+def test_the_section_says_what_more_photos_bring_with_intervals(make_curve: Curve) -> None:
     text = " ".join(more_photos_texts(make_curve(left_out=["wolf"])))
     for words in (
         "learn four fifths of the 240 training and validation photos name 85.0 % of the other fifth rightly "
@@ -77,7 +48,7 @@ def test_what_a_class_needs_is_said_only_as_far_as_it_is_known(needed: Needed, w
     assert needed_text(needed, 80) == words
 
 
-def test_the_page_shows_the_curve_its_table_and_names_escaped(build: Build, tmp_path: Path) -> None:
+def test_the_page_shows_the_curve_its_table_and_names_escaped(build: Build, make_curve: Curve, tmp_path: Path) -> None:
     page = write_report(build(learning_curve=make_curve(("<b>&", "рысь", "$x_1$"))), tmp_path).read_text("utf-8")
     assert '<section id="more-photos">' in page
     assert 'href="#more-photos"' in page

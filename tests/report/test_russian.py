@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from wildtune.evaluate.learning_curve import LearningCurve
 from wildtune.language import Language
 from wildtune.photos.audit import Finding
 from wildtune.report import RunContent, write_analysis, write_report
@@ -54,7 +55,7 @@ def english_words(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(build: Build, foreseen: Build) -> RunContent:
+def whole(build: Build, foreseen: Build, make_curve: Callable[..., LearningCurve]) -> RunContent:
     """Two stages with a preflight, findings and notices as they are recorded, in Russian."""
     findings = (
         Finding("bear/a.jpg", "unreadable", "error", "set aside: truncated JPEG"),
@@ -71,7 +72,8 @@ def whole(build: Build, foreseen: Build) -> RunContent:
     notices = ("12 photos are of 3 bursts, at most 60 s from shot to shot; each stays on one side.",)
     weights = replace(content.plan.weights, notes=("its head for 1000 other classes was dropped",))
     plan = content.plan.model_copy(update={"notices": notices, "weights": weights})
-    return replace(content, plan=plan, language=Language("ru"))
+    curve = make_curve(left_out=["wolf"])
+    return replace(content, plan=plan, learning_curve=curve, language=Language("ru"))
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,15 @@ def test_figures_are_russian_on_page_and_charts(page: Path) -> None:
     ticks = re.findall(r">([\d.,−·⁻⁰-⁹]+)</text>", (page.parent / "loss.svg").read_text("utf-8"))
     assert any("," in tick for tick in ticks)
     assert not any("." in tick for tick in ticks)
+
+
+def test_why_there_is_no_learning_curve_is_russian(build: Build) -> None:
+    for reason in (
+        "a curve needs 100 training and validation photos or more; there are 40",
+        "a curve needs two classes with 20 photos in 10 groups (single photos or photos that belong together) or more; "
+        "there is one",
+    ):
+        small = build(learning_curve=LearningCurve(photos=40, reason=reason), language=Language("ru"))
+        text = " ".join(word for section in write_analysis(small) for word in section.paragraphs)
+        assert "Что дали бы новые фотографии, сказать нельзя: для кривой нужн" in text
+        assert "curve" not in text
