@@ -156,10 +156,11 @@ def test_an_unknown_language_is_refused_with_the_choices(photos: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("blank_charts")
 def test_a_run_keeps_its_language_and_its_report_can_be_written_in_another(photos: Path, tmp_path: Path) -> None:
-    """Takes a training of one epoch: nothing less shows that resuming and reporting again find the language."""
+    """Takes a training of two epochs: nothing less shows that resuming and reporting again find the language."""
     run, quiet = tmp_path / "run", Reporter()
-    recipe = small_recipe("stages.0.epochs=1", name="quick")
+    recipe = small_recipe("stages.0.epochs=1", "stages.1.epochs=1")
     wildtune.job.train(photos, recipe, run, quiet, language="ru")
     page, words = run / "report" / "index.html", run / "report" / "analysis.md"
     first = words.read_text("utf-8")
