@@ -21,7 +21,7 @@ from wildtune.language import ENGLISH, LANGUAGES, Language, find_language, recor
 from wildtune.progress import Reporter
 
 RUSSIAN = Language("ru")
-RECORDED = ("notice", "finding", "weights", "tuning", "trial", "part")
+RECORDED = ("notice", "effect", "finding", "weights", "tuning", "trial", "part")
 
 
 def load_script() -> ModuleType:
