@@ -15,13 +15,14 @@ from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 
 import wildtune.job
-from shapes import small_recipe
+from shapes import BACKBONE, small_recipe
 from wildtune.errors import CommandError
 from wildtune.language import ENGLISH, LANGUAGES, Language, find_language, recorded, recorded_counted
 from wildtune.progress import Reporter
+from wildtune.recipe import load_recipe
 
 RUSSIAN = Language("ru")
-RECORDED = ("notice", "finding", "weights", "tuning", "trial", "part")
+RECORDED = ("notice", "effect", "finding", "weights", "tuning", "trial", "part")
 
 
 def load_script() -> ModuleType:
@@ -158,9 +159,10 @@ def test_an_unknown_language_is_refused_with_the_choices(photos: Path, tmp_path:
 
 @pytest.mark.usefixtures("blank_charts")
 def test_a_run_keeps_its_language_and_its_report_can_be_written_in_another(photos: Path, tmp_path: Path) -> None:
-    """Takes a training of two epochs: nothing less shows that resuming and reporting again find the language."""
+    """Takes a training of one epoch: nothing less shows that resuming and reporting again find the language."""
     run, quiet = tmp_path / "run", Reporter()
-    recipe = small_recipe("stages.0.epochs=1", "stages.1.epochs=1")
+    changes = ("input.size=48", "stages.0.epochs=1", "stages.0.batch_size=8")
+    recipe = load_recipe("quick", changes, backbone=BACKBONE, weights="none")
     wildtune.job.train(photos, recipe, run, quiet, language="ru")
     page, words = run / "report" / "index.html", run / "report" / "analysis.md"
     first = words.read_text("utf-8")

@@ -179,7 +179,7 @@ def effect_rows(content: RunContent) -> list[dict[str, str]]:
     return [
         {
             "setting": effect.setting,
-            "value": effect.value,
+            "value": language.retell("effect", effect.value),
             "where": language.listed([wording.plain(stage) for stage in effect.stages]) or language.say("every photo"),
             "pixels": level_number(effect.pixel_change, language),
             "changed": language.share(effect.changed_share),

@@ -380,6 +380,7 @@ def _split_text(plan: Plan, language: Language) -> str:
 def _facts(content: RunContent) -> list[tuple[str, str]]:
     plan, language = content.plan, content.language
     say, weights = language.say, plan.weights
+    source = {"file": say("file"), "timm": "timm"}
     notes = [language.retell("weights", note) for note in weights.notes]
     threads = language.say_counted("{device}, {n} thread", "{device}, {n} threads", plan.threads, device=plan.device)
     rows = [
@@ -390,7 +391,9 @@ def _facts(content: RunContent) -> list[tuple[str, str]]:
         (say("Backbone"), plan.backbone),
         (
             say("Weights", context="fact"),
-            say("random") if weights.source == "none" else f"{weights.name} ({weights.source})",
+            say("random")
+            if weights.source == "none"
+            else f"{weights.name} ({source.get(weights.source, weights.source)})",
         ),
         (say("Weights' SHA-256"), weights.sha256),
         (say("Notes on the weights"), "; ".join(notes)),

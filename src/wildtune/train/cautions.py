@@ -308,8 +308,8 @@ def settings_of(effect: Effect, plan: Plan) -> tuple[str, ...]:
 
 
 def _assigned(settings: tuple[str, ...], effect: Effect, language: Language) -> str:
-    keys = language.listed(settings)
-    return f"{keys}={effect.value}" if len(settings) == 1 else f"{keys} ({effect.value})"
+    keys, value = language.listed(settings), language.retell("effect", effect.value)
+    return f"{keys}={value}" if len(settings) == 1 else f"{keys} ({value})"
 
 
 def others_text(effect: Effect, language: Language = ENGLISH) -> str:

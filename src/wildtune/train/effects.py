@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wildtune import runtime
+from wildtune.language import recorded
 from wildtune.memo import remember
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored, normalise
@@ -145,8 +146,12 @@ def list_augmentations(augment: Augment) -> list[tuple[str, str, Augment, float]
     if augment.crop != "centre":
         alone = Augment(crop=augment.crop, crop_scale=augment.crop_scale, crop_ratio=augment.crop_ratio)
         low, high = augment.crop_scale
-        scale = f" of {low:g} to {high:g} of the photo" if augment.crop == "random_resized" else ""
-        found.append(("crop", f"{augment.crop}{scale}", alone, 1.0))
+        crop: str = augment.crop
+        if crop == "random_resized":
+            crop = recorded(
+                "effect", "random_resized of {low} to {high} of the photo", low=f"{low:g}", high=f"{high:g}"
+            )
+        found.append(("crop", crop, alone, 1.0))
     for name in ("flip", "rotation", "brightness", "contrast", "saturation", "noise"):
         value = getattr(augment, name)
         if value:
