@@ -479,10 +479,6 @@ def describe_comparison(found: RunsComparison) -> str:
         cells = [_score_text(name, run.scores[name]) for name in SCORES]
         lines.append(f"{run.run:{width}}  " + "  ".join(f"{cell:26}" for cell in cells).rstrip())
     lines.append("calibration error: root mean square gap, without what chance adds to it")
-    if tied:
-        lines.append(
-            "photos of one group count as one: where runs disagree in few groups, the tests call too little different"
-        )
     for pair in found.pairs:
         lines += ["", f"{pair.second} against {pair.first}"]
         lines += [f"  {_difference_text(name, pair.differences[name], len(found.pairs))}" for name in SCORES]
