@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pydantic
 
 from wildtune import files
 from wildtune.check.groups import number_groups
 from wildtune.evaluate.growing_heads import HeldOutErrors, measure_errors
 from wildtune.evaluate.power_law import PowerLaws, fit_power_laws
+from wildtune.frozen import Frozen
 from wildtune.intervals import Interval, clustered_wilson_interval
 from wildtune.language import recorded
 from wildtune.memo import remember
@@ -35,11 +35,7 @@ AIM = 0.95
 _VERSION = 1
 
 
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True)
-
-
-class Measured(_Frozen):
+class Measured(Frozen):
     """What heads got right when trained on a share of the photos.
 
     share      of the photos, 0-1; 1 is all there are, of which each head learns four fifths
@@ -55,7 +51,7 @@ class Measured(_Frozen):
     recalls: tuple[float, ...]
 
 
-class Forecast(_Frozen):
+class Forecast(Frozen):
     """What `factor` times the photos would give: `value`, 0-1, with its 95 % interval; a factor of 1 is the fit."""
 
     factor: float
@@ -63,7 +59,7 @@ class Forecast(_Frozen):
     interval: Interval
 
 
-class Needed(_Frozen):
+class Needed(Frozen):
     """How many times today's photos bring a class to the aim, with the 95 % interval.
 
     factor, low, high   from 0; None where it is more than `BEYOND`
@@ -84,7 +80,7 @@ class Needed(_Frozen):
         return not (self.high is None and self.low is not None and self.low <= 1)
 
 
-class ClassCurve(_Frozen):
+class ClassCurve(Frozen):
     """One class: its photos, its forecasts in the order of the factors 1 and `FACTORS`, and what it needs."""
 
     name: str
@@ -98,7 +94,7 @@ class ClassCurve(_Frozen):
         return self.forecasts[1].value - self.forecasts[0].value
 
 
-class LearningCurve(_Frozen):
+class LearningCurve(Frozen):
     """Accuracy by the number of photos, of heads on the frozen backbone, and what more photos would bring.
 
     photos     training and validation photos that it rests on
