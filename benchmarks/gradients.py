@@ -1,9 +1,10 @@
 """What `wildtune.model.gradients`, kept memory and bfloat16 gain: compiled training steps, in turn, and their ratios.
 
-python benchmarks/gradients.py [BACKBONE] [--return-memory]
+python benchmarks/gradients.py [BACKBONE] [--bfloat16] [--return-memory]
 
-Each kind is compared with torch's own gradients in float32, round by round. `--return-memory` leaves freed memory to
-the system, as torch does; it is the process's for good, so run the command with it and without.
+Each kind is compared with torch's own gradients in float32, round by round. `--bfloat16` adds steps in bfloat16, which
+take minutes each on a CPU without tiles for it. `--return-memory` leaves freed memory to the system, as torch does; it
+is the process's for good, so run the command with it and without.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from steps import create_step, time_in_turn
 from wildtune import runtime
 
 CLASSES, STEPS = 20, 4
-KINDS = {
+FLOAT32 = {
     "torch's gradients, parts of 8": {"part": 8, "fast": False},
     "wildtune's, parts of 8": {"part": 8},
+}
+BFLOAT16 = {
     "torch's, bfloat16, parts of 16": {"part": 16, "fast": False, "bfloat16": True},
     "wildtune's, bfloat16, parts of 16": {"part": 16, "bfloat16": True},
 }
@@ -27,12 +30,14 @@ KINDS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="efficientnet_b0")
+    parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--return-memory", action="store_true")
     options = parser.parse_args()
     runtime.set_threads(runtime.compute_threads())
     if not options.return_memory:
         runtime.keep_freed_memory()
-    rates = time_in_turn({name: create_step(options.backbone, CLASSES, **kind) for name, kind in KINDS.items()}, STEPS)
+    kinds = FLOAT32 | BFLOAT16 if options.bfloat16 else FLOAT32
+    rates = time_in_turn({name: create_step(options.backbone, CLASSES, **kind) for name, kind in kinds.items()}, STEPS)
     base = next(iter(rates.values()))
     print(f"{options.backbone}, freed memory {'returned' if options.return_memory else 'kept'}: photos a second")
     for name, found in rates.items():

@@ -12,9 +12,13 @@ from safetensors.torch import save_file
 
 from shapes import BACKBONE, planned_stage, small_recipe, write_photos
 from wildtune import job
+from wildtune.check.steps import audit_set
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import set_trainable
+from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import Photo
+from wildtune.photos.sources import load_photos
+from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, Stage, load_recipe
 from wildtune.train.checkpoint import trained_weights
 from wildtune.train.effects import Sample, choose_photos
@@ -34,15 +38,23 @@ SENSIBLE = (
     "stages.1.lr=1e-4",
 )
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def lab5(*changes: str, backbone: str = BACKBONE, weights: str = "none") -> Recipe:
     small = ("input.size=48", "input.resize=52", "stages.0.batch_size=8", "stages.1.batch_size=8")
     return load_recipe("lab5", (*small, *changes), backbone=backbone, weights=weights)
 
 
+@pytest.fixture(scope="module")
+def findings(photos: Path) -> Findings:
+    return audit_set(load_photos(photos), 0, Reporter())
+
+
 @pytest.fixture
-def plan_of(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Return a function that gives the plan of a recipe, preflight and all, and trains nothing."""
+def plan_of(photos: Path, findings: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Return a function that gives the plan of a recipe, preflight and all; it checks no photo anew, trains nothing."""
+    monkeypatch.setattr(job, "audit_set", lambda *_: findings)
     monkeypatch.setattr(job, "_carry_out", lambda plan, *_: plan)
 
     def plan(recipe: Recipe) -> Plan:
