@@ -1,5 +1,4 @@
-"""Drawing without side effects: matplotlib figures with the report's look, turned into small, stable SVG "
-"text."""
+"""Drawing without side effects: matplotlib figures with the report's look, turned into small, stable SVG text."""
 
 from __future__ import annotations
 
@@ -135,8 +134,7 @@ def label(name: str, length: int = 22) -> str:
 
 
 def inline(svg: str) -> str:
-    """Return SVG text for the inside of an HTML page: without namespaces, in the colours of the page's "
-    "palette."""
+    """Return SVG text for the inside of an HTML page: without namespaces, in the colours of the page's palette."""
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var({variable}, {colour})")
@@ -144,8 +142,7 @@ def inline(svg: str) -> str:
 
 
 def _finish(svg: str, name: str, description: str) -> str:
-    """Drop what no reader needs, make ids unique among figures and let the reader's own fonts draw the "
-    "text."""
+    """Drop what no reader needs, make ids unique among figures and let the reader's own fonts draw the text."""
     svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)

@@ -465,8 +465,7 @@ def _font(classes: int) -> float:
 
 
 def _paint_cells(axes: Axes, counts: np.ndarray) -> None:
-    """Paint the cells that hold photos: right answers blue, wrong ones orange, darker for a larger share "
-    "of the row."""
+    """Paint the cells that hold photos: right answers blue, wrong ones orange, darker for a larger share of the row."""
     size = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     spots = [(int(row), int(column)) for row, column in np.argwhere(counts)]
