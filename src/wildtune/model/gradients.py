@@ -17,9 +17,9 @@ Pair = tuple[int, int]
 _TAPS_FROM = 5
 
 
-def _has_narrow_vectors() -> bool:
-    """Say whether the CPU's vectors are shorter than 512 bits, with half as many registers for them."""
-    return "512" not in torch.backends.cpu.get_cpu_capability()
+# Whether the CPU's vectors are shorter than 512 bits, with half as many registers for them. Asked here, because the
+# compiler cannot trace the question.
+_NARROW_VECTORS = "512" not in torch.backends.cpu.get_cpu_capability()
 
 
 class _Relu6FromOutput(torch.autograd.Function):
@@ -91,11 +91,10 @@ def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: P
         )[1]
         return found
     precise = torch.promote_types(gradient.dtype, torch.float32)
-    narrow = _has_narrow_vectors()
-    padded = _pad(inputs, *padding) if narrow else _pad_inline(inputs, *padding)
+    padded = _pad(inputs, *padding) if _NARROW_VECTORS else _pad_inline(inputs, *padding)
     rows, columns = ((n - 1) * step + 1 for n, step in zip(gradient.shape[2:], stride, strict=True))
     # Row by row first where one tap's sum and product each take a register of which there are too few.
-    first = (0, 3) if narrow else (0, 2, 3)
+    first = (0, 3) if _NARROW_VECTORS else (0, 2, 3)
     taps = [
         (gradient.to(precise) * padded[:, :, i : i + rows : stride[0], j : j + columns : stride[1]].to(precise)).sum(
             dim=first
@@ -104,14 +103,15 @@ def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: P
         for j in range(weight.shape[3])
     ]
     summed = torch.stack(taps, dim=1)
-    return (summed.sum(dim=2) if narrow else summed).view(weight.shape).to(weight.dtype)
+    return (summed.sum(dim=2) if _NARROW_VECTORS else summed).view(weight.shape).to(weight.dtype)
 
 
 def _pad_inline(inputs: Tensor, down: int, across: int) -> Tensor:
     return functional.pad(inputs, (across, across, down, down)).contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.custom_op("wildtune::pad", mutates_args=())
+# Its schema is written out, because torch 2.4 cannot read it off annotations that are strings.
+@torch.library.custom_op("wildtune::pad", mutates_args=(), schema="(Tensor inputs, int down, int across) -> Tensor")
 def _pad(inputs: Tensor, down: int, across: int) -> Tensor:
     """Pad a (B, C, H, W) tensor with zeros, in memory: the compiler would ask in the innermost loop where they are."""
     height, width = inputs.shape[2:]
@@ -233,14 +233,13 @@ def _fold_norms(model: nn.Module) -> None:
 def speed_up_gradients(model: nn.Module) -> None:
     """Give a model's frozen BatchNorm, ReLU6, depthwise and 1 x 1 layers forms that compile well for this CPU."""
     _fold_norms(model)
-    narrow = _has_narrow_vectors()
     for layer in model.modules():
         kind = type(layer)
         if kind is nn.ReLU6:
             layer.__class__ = _FastRelu6
         elif kind in (nn.Conv2d, Conv2dSame) and _is_depthwise(layer):
             layer.__class__ = _FastDepthwise if kind is nn.Conv2d else _FastDepthwiseSame
-        elif kind is nn.Conv2d and narrow and _is_pointwise(layer):
+        elif kind is nn.Conv2d and _NARROW_VECTORS and _is_pointwise(layer):
             layer.__class__ = _FastPointwise
 
 
