@@ -52,7 +52,7 @@ def part(found: Predictions, rows: np.ndarray) -> Predictions:
 def score_division(rng: np.random.Generator, found: Predictions, groups: np.ndarray, photos: int) -> TrustScore:
     """Fit on about so many photos, in whole groups, and score on the others."""
     order = np.argsort(rng.permutation(groups.max() + 1)[groups], kind="stable")
-    while groups[order[photos - 1]] == groups[order[photos]]:
+    while photos < len(order) and groups[order[photos - 1]] == groups[order[photos]]:
         photos += 1
     calibration = fit_calibration(part(found, order[:photos]))
     score = score_trust(dataclasses.replace(part(found, order[photos:]), calibration=calibration), "new")
@@ -94,6 +94,9 @@ def main() -> None:
     asked = parser.parse_args()
     found, groups = load_held_out(asked.folds)
     rng = np.random.default_rng(asked.seed)
+    few = [photos for photos in asked.validation if photos > len(groups) // 2]
+    if few:
+        parser.error(f"--validation {few[0]} leaves too few of {len(groups)} photos to judge by: give half or less")
     for photos in asked.validation:
         print(
             describe(photos, [score_division(rng, found, groups, photos) for _ in range(asked.divisions)]), flush=True

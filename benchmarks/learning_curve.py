@@ -51,6 +51,8 @@ def compare(
     """Add one forecast: `right` (M,) 0-1 and `targets` (M,) are of photos that the curve did not see."""
     draws = 1 - laws.class_errors(factor)
     for k in np.unique(targets):
+        if not np.isfinite(now[k]):  # no group of the class was drawn
+            continue
         seen, total = float(right[targets == k].mean()), int((targets == k).sum())
         low, high = np.quantile(draws[:, k], (0.025, 0.975))
         found.held_alone.append(bool(low <= seen <= high))
@@ -102,7 +104,8 @@ def main() -> None:
             numbers = number_groups([str(group) for group in groups[drawn]])
             seen = measure_errors(features[drawn], targets[drawn], numbers, seed)
             fitted = fit_power_laws(seen.shares, seen.wrong, targets[drawn], numbers, seed)
-            now = 1 - np.bincount(targets[drawn], seen.wrong[-1]) / np.bincount(targets[drawn])
+            count = np.bincount(targets[drawn], minlength=len(names))
+            now = 1 - np.bincount(targets[drawn], seen.wrong[-1], len(names)) / np.where(count, count, np.nan)
             compare(fitted, 1 / share, now, 1 - known.wrong[-1, rest], targets[rest], found, rng)
         off, plain = np.abs(found.off), np.abs(found.unchanged)
         few = np.bincount(targets[drawn]).min()

@@ -22,7 +22,7 @@ from wildtune.progress import Reporter
 from wildtune.recipe import load_recipe
 
 RUSSIAN = Language("ru")
-RECORDED = ("notice", "effect", "finding", "weights", "tuning", "trial", "part")
+RECORDED = ("notice", "effect", "finding", "weights", "tuning", "trial", "learning curve", "part")
 
 
 def load_script() -> ModuleType:
@@ -133,6 +133,12 @@ def test_every_recorded_sentence_is_told_again_with_its_values(group: str) -> No
             else RUSSIAN.say(one, context=group, **values)
         )
         assert told == expected, "a longer template swallows it"
+
+
+def test_a_range_has_its_unit_at_both_ends() -> None:
+    told = RUSSIAN.retell("part", "1.33 times as wide as high to 1.5 times as wide as high")
+    assert told.count("1,33") == told.count("1,5") == 1
+    assert "1,33 – 1,5" not in told
 
 
 def test_what_no_template_matches_stays_as_it_is() -> None:

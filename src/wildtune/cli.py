@@ -58,8 +58,10 @@ Corrections = Annotated[
 
 
 ReportLanguage = Annotated[
-    str,
-    typer.Option("--language", metavar="CODE", help="Language of the report: en or ru. What is printed is English."),
+    str | None,
+    typer.Option(
+        "--language", metavar="CODE", help="Language of the report: en (by default) or ru. What is printed is English."
+    ),
 ]
 
 
@@ -78,7 +80,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
-    language: ReportLanguage = "en",
+    language: ReportLanguage = None,
 ) -> None:
     """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
     with _quick_imports():
@@ -88,9 +90,9 @@ def train(
 
     if resume is not None:
         others = (backbone, weights, changes, corrections, out, folds)
-        if any(others) or detection_threshold is not None or recipe != "default" or language != "en":
+        if any(others) or detection_threshold is not None or recipe != "default" or language:
             raise CommandError(
-                "--resume goes on with the run's own recipe and threshold: give it no other option than PHOTOS and "
+                "--resume goes on with the run's own recipe, threshold and language: give it no other option than PHOTOS and "
                 "--detections, each only where they have moved."
             )
         go_on = cross_validation.resume_folds if cross_validation.is_folds(resume) else job.resume
@@ -105,10 +107,10 @@ def train(
     with _saying_how_to_resume(folder):
         if folds is not None:
             cross_validation.train_folds(
-                photos, chosen, folds, folder, detections=crops, corrections=corrections, language=language
+                photos, chosen, folds, folder, detections=crops, corrections=corrections, language=language or "en"
             )
             return
-        job.train(photos, chosen, folder, detections=crops, corrections=corrections, language=language)
+        job.train(photos, chosen, folder, detections=crops, corrections=corrections, language=language or "en")
 
 
 @app.command()
@@ -159,7 +161,7 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or help a process that does.")] = False,
     detections: DetectionsFile = None,
     detection_threshold: Threshold = None,
-    language: ReportLanguage = "en",
+    language: ReportLanguage = None,
 ) -> None:
     """Search for a better recipe on PHOTOS, and write it; the test photos are not looked at."""
     with _quick_imports():
@@ -169,9 +171,9 @@ def tune(
     command = f"wildtune tune --resume --out {out}"
     if resume:
         others = (backbone, weights, changes, corrections)
-        if any(others) or detection_threshold is not None or recipe != "default" or language != "en":
+        if any(others) or detection_threshold is not None or recipe != "default" or language:
             raise CommandError(
-                "--resume goes on with the recipe, corrections and threshold that the tuning began with: give it no "
+                "--resume goes on with the recipe, corrections, threshold and language that the tuning began with: give it no "
                 "other option than --out, --trials, --minutes, and PHOTOS and --detections, each only where they have "
                 "moved."
             )
@@ -183,7 +185,9 @@ def tune(
     crops = _detections(detections, detection_threshold)
     start = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     with _saying_how_to_resume(out, command, tuning.is_begun):
-        tuning.tune(photos, start, out, trials, minutes, detections=crops, corrections=corrections, language=language)
+        tuning.tune(
+            photos, start, out, trials, minutes, detections=crops, corrections=corrections, language=language or "en"
+        )
 
 
 @app.command()
@@ -203,10 +207,13 @@ def evaluate(
     from wildtune.evaluate.folds import describe_folds
     from wildtune.evaluate.text import describe_evaluation
     from wildtune.evaluate.trust import describe_trust
+    from wildtune.language import find_language
 
     crops = _detections(detections, detection_threshold)
     if language is not None and photos is not None:
         raise CommandError("--language writes the report of the run itself again: leave PHOTOS out.")
+    if language is not None:
+        find_language(language)
     if photos is None:
         if detections is not None:
             raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
@@ -298,14 +305,14 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Recipe to print.")]
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the photos and the run.")] = Path("wildtune-demo"),
-    language: ReportLanguage = "en",
+    language: ReportLanguage = None,
 ) -> None:
     """Do the whole job on generated photos with embedded weights, in about two minutes."""
     with _quick_imports():
         from wildtune import job
 
     with _saying_how_to_resume(out / "run"):
-        job.demo(out, language=language)
+        job.demo(out, language=language or "en")
 
 
 @app.callback(invoke_without_command=True)

@@ -175,6 +175,7 @@ def folds_again(folder: str | Path, language: str, reporter: Reporter | None = N
     for run in runs:
         job.report_again(run, language, reporter)
     _write_page(folder, load_plan(runs[0] / "plan.toml"), evaluation, spoken)
+    job.record_language(folder, spoken)
     reporter.say(f"page: {folder / 'folds.html'}")
     return folder / "folds.html"
 

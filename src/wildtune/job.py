@@ -113,7 +113,7 @@ def train(
         **runtime.environment(),
     }
     about |= {**detections_record(detections), **spoken.record()}
-    files.write_text(out / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    _save_environment(out, about)
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
     runtime.set_threads(plan.threads)
@@ -143,6 +143,7 @@ def resume(
         )
     recipe, plan = load_recipe(str(folder / "recipe.toml")), load_plan(folder / "plan.toml")
     about = json.loads((folder / "environment.json").read_text("utf-8"))
+    spoken = recorded_language(about)
     now = runtime.environment()["packages"]
     changed = [f"{name} {old} -> {now.get(name)}" for name, old in about["packages"].items() if now.get(name) != old]
     if changed:
@@ -168,7 +169,9 @@ def resume(
     reporter.log_to(folder / "train.log")
     runtime.set_threads(plan.threads)
     cache = create_cache(model, plan, now)
-    spoken = recorded_language(about)
+    if source is not None:  # where they are now, for whoever needs them after this
+        about["photos"] = str(Path(source).resolve())
+        _save_environment(folder, about)
     return _carry_out(plan, findings, split, model, cache, folder, reporter, detections, spoken)
 
 
@@ -516,7 +519,8 @@ def report_again(run: str | Path, language: str, reporter: Reporter | None = Non
     """Write the report of a finished run anew in a language ("en" or "ru"), from what the run has saved.
 
     Nothing is scored again. Pictures need the photos: those that are unchanged where the run had them are shown.
-    Returns the path of the page. Raises CommandError when the run has not ended or there is no such language.
+    Returns the path of the page. Raises CommandError when the run has not ended, the photos' folder is gone, or there
+    is no such language; the report then stays as it was.
     """
     folder, reporter, spoken = Path(run), reporter or Reporter(), find_language(language)
     evaluation = saved_scores(folder)
@@ -526,17 +530,32 @@ def report_again(run: str | Path, language: str, reporter: Reporter | None = Non
     about = json.loads((folder / "environment.json").read_text("utf-8"))
     try:
         crops = Detections(**about["detections"]) if about.get("detections") else None
-        catalogue = list_photos(about["photos"], read=False, detections=crops)
-    except PhotosError:
-        reporter.say(f"note: the photos are no longer at {about['photos']}, so the report has no pictures")
-    else:
-        photos = _unchanged(catalogue, shown, folder)
-        content = add_pictures(content, catalogue, photos, bundle, reporter)
-    page = write_report(content, folder / "report")
-    about = {key: value for key, value in about.items() if key != "language"} | spoken.record()
-    files.write_text(folder / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        catalogue = load_photos(about["photos"], read=False, detections=crops)
+    except PhotosError as error:
+        raise CommandError(
+            f"The report's pictures need the photos where the run had them: {error}\n"
+            f"Bring them back there. The report is left as it was: {folder / 'report' / 'index.html'}"
+        ) from error
+    photos = _unchanged(catalogue, shown, folder)
+    if len(photos) < len(shown.paths):
+        reporter.say(
+            f"note: {counted(len(shown.paths) - len(photos), 'photo')} of {len(shown.paths)} cannot be shown: gone or "
+            "changed since the run"
+        )
+    page = write_report(add_pictures(content, catalogue, photos, bundle, reporter), folder / "report")
+    record_language(folder, spoken)
     reporter.say(f"report: {page}")
     return page
+
+
+def record_language(folder: Path, language: Language) -> None:
+    """Keep the language of a run's or a cross-validation's reports, for when it is gone on with."""
+    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    _save_environment(folder, {key: value for key, value in about.items() if key != "language"} | language.record())
+
+
+def _save_environment(folder: Path, about: dict[str, Any]) -> None:
+    files.write_text(folder / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def _unchanged(catalogue: Catalogue, shown: Predictions, folder: Path) -> dict[str, Photo]:

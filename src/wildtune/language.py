@@ -35,8 +35,8 @@ def message(text: str) -> str:
 def recorded(group: str, template: str, **values: object) -> str:
     """Return an English sentence that is going to be stored; `group` is what `retell` looks for it under.
 
-    A value that is a name, which no language changes, has a placeholder that begins with "name" or "path"; one that
-    begins with "number" begins with a digit.
+    A value that is a name, which no language changes, has a placeholder that begins with "name" or "path"; "number" is one
+    word that begins with a digit, and one that begins with "number" begins with a digit.
     """
     return template.format(**values)
 
@@ -204,7 +204,7 @@ class Language:
 
     def _ended(self, text: str) -> str:
         """Return a sentence that ends with one point where its last word is an abbreviation."""
-        return text if self.code == "en" else re.sub(r"(?<=\bп\.)\.(?!\.)", "", text)
+        return text if self.code == "en" else re.sub(r"(?<=\bп\.)\.(?=\s|$)", "", text)
 
     def _figure(self, text: str) -> str:
         """Return a figure, or the words that stand where there is none."""
@@ -285,7 +285,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     for field in _FIELD.finditer(template):
         parts.append(re.escape(template[place : field.start()]))
         name = field[1]
-        inner = r"\d[\d,]*" if name == "n" else r"\d.*?" if name.startswith("number") else ".+?"
+        inner = {"n": r"\d[\d,]*", "number": r"\d\S*"}.get(name, r"\d.*?" if name.startswith("number") else ".+?")
         whole = "" if template.startswith(" %", field.end()) else "(?! %)"  # a percentage is one value
         parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{inner}){whole}")
         seen.add(name)

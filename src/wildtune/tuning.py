@@ -111,6 +111,7 @@ def resume_tuning(
         raise CommandError(f"{folder} holds no tuning to go on with. Start one: wildtune tune PHOTOS --out {out}")
     _check_budget(trials, minutes)
     about = json.loads((folder / _ABOUT).read_text("utf-8"))
+    recorded_language(about)  # one that is not known is better said now than after the search
     recipe = load_recipe(str(folder / "start.toml"))
     command = f"wildtune tune --resume --out {out}"
     detections = job.moved_detections(folder, about.get("detections"), detections_path, command)

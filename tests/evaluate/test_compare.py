@@ -79,6 +79,21 @@ def test_photos_of_one_group_count_as_one() -> None:
     assert tied.interval[1] - tied.interval[0] > 2 * (alone.interval[1] - alone.interval[0])
 
 
+def test_what_one_run_ties_is_tied_whatever_the_order_of_the_runs() -> None:
+    right = np.repeat(np.arange(20) >= 4, 10)
+    tied, loose = a_run("a", right, group=10), a_run("b", np.ones(200, dtype=bool))
+    first, second = compare_contenders([tied, loose]), compare_contenders([loose, tied])
+    assert first.groups == second.groups == 20
+    assert first.pairs[0].differences["accuracy"].p_value == second.pairs[0].differences["accuracy"].p_value
+
+
+def test_a_few_right_answers_do_not_make_a_model_surely_miscalibrated() -> None:
+    """A calibrated model is right 30 times of 30 at a confidence of 95 % in every fifth case."""
+    low, high = calibration_gap(np.full(30, 0.95), np.ones(30, dtype=bool)).interval
+    assert low == 0
+    assert high > 0.05
+
+
 def test_photos_that_another_run_learned_from_do_not_count() -> None:
     right = np.arange(100) % 10 > 0
     learned = {str(row): "train" for row in range(0, 100, 10)}

@@ -105,6 +105,16 @@ def test_intervals_hold_the_truth_of_simulated_classes() -> None:
     assert 0.90 <= np.mean(held) <= 0.99
 
 
+@pytest.mark.parametrize("burst", [1, 4])
+def test_a_set_without_any_error_is_not_called_certain(burst: int) -> None:
+    targets, groups = np.repeat(np.arange(4), 40), np.arange(160) // burst
+    laws = fit_power_laws(SIZES, np.zeros((len(SIZES), 160)), targets, groups, seed=0)
+    low, high = np.quantile(1 - laws.errors(1.0), (0.025, 0.975))
+    least, most = clustered_wilson_interval(np.ones(160), groups)
+    assert 0.3 * (most - least) < high - low < 2 * (most - least)
+    assert high > 0.998
+
+
 def test_a_small_class_is_drawn_towards_the_others() -> None:
     wrong, targets, _ = simulate(np.random.default_rng(0), classes=8, per_class=60)
     few = np.r_[np.flatnonzero(targets == 0)[:12], np.flatnonzero(targets > 0)]

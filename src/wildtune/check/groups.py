@@ -8,6 +8,7 @@ import numpy as np
 
 from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import Photo
+from wildtune.photos.disjoint_sets import DisjointSets
 from wildtune.photos.groups import group_photos
 
 
@@ -21,6 +22,20 @@ def create_groups(findings: Findings, photos: Sequence[Photo]) -> list[str]:
         for i in group.photos:
             names[i] = str(number)
     return names
+
+
+def unite_groups(*groupings: Sequence[str]) -> list[str]:
+    """Return the name of each photo's group where photos that any of the groupings (each of length N) ties are tied.
+
+    In a grouping "" is a photo by itself.
+    """
+    sets = DisjointSets(len(groupings[0]))
+    for grouping in groupings:
+        first: dict[str, int] = {}
+        for i, name in enumerate(grouping):
+            if name:
+                sets.unite(first.setdefault(name, i), i)
+    return [str(sets.root(i)) for i in range(len(groupings[0]))]
 
 
 def number_groups(groups: Sequence[str]) -> np.ndarray:

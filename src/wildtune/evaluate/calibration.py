@@ -114,12 +114,14 @@ class CalibrationGap:
     shares   what each of G clusters adds to it beyond its due, (G,): their squares' sum is its variance
     gaps     sum of confidence less right answers of each cluster in each bin of confidence, (G, bins)
     counts   photos of each cluster in each bin, (G, bins)
+    chance   the least variance of `square`: that of a calibrated model, whatever few answers happen to show
     """
 
     square: float
     shares: np.ndarray
     gaps: np.ndarray
     counts: np.ndarray
+    chance: float
 
     @property
     def root(self) -> float:
@@ -132,6 +134,7 @@ class CalibrationGap:
         half, count = 1.0, len(self.shares)
         if count > 1:
             variance = float((self.shares**2).sum()) * count / (count - 1)
+            variance = max(variance, self.chance)
             half = student_quantile(count - 1) * math.sqrt(variance)
         return math.sqrt(max(0.0, self.square - half)), math.sqrt(min(1.0, max(0.0, self.square + half)))
 
@@ -143,9 +146,9 @@ def calibration_gap(
 
     `confidence` is (N,) in 0-1, `right` (N,) bool, `clusters` (N,) numbers from 0 without gaps, of photos that depend
     on one another; by default each is by itself. The expected calibration error grows by chance, the more so the fewer
-    the photos and the more of them are wrong. Of the square the part that is chance is known without bias and taken off
+    the photos and the more of them are wrong. Of the square the part that is chance is known and taken off
     (Kumar, Liang and Ma, "Verified uncertainty calibration", 2019), so that models of different accuracy can be
-    compared. The variance is that of the first-order change; of a calibrated model it is about twice too large, so
+    compared. With few clusters in a bin it leans towards 0. The variance is that of the first-order change; of a calibrated model it is about twice too large, so
     that the interval is rather too wide.
     """
     where = confidence_bin(confidence, bins)
@@ -157,7 +160,10 @@ def calibration_gap(
     mean = gaps.sum(axis=0) / np.maximum(of_bin, 1)
     shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
     square = debiased_square(gaps.sum(axis=0), of_bin, (gaps**2).sum(axis=0))
-    return CalibrationGap(square=float(square), shares=shares, gaps=gaps, counts=counts)
+    # A calibrated model's gap in a bin has the variance v = sum c (1 - c), its square then 2 v^2, by normal chance.
+    spread = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins)
+    chance = float((2 * (spread / np.maximum(of_bin, 1)) ** 2).sum()) / photos**2
+    return CalibrationGap(square=float(square), shares=shares, gaps=gaps, counts=counts, chance=chance)
 
 
 def debiased_square(gaps: np.ndarray, counts: np.ndarray, squares: np.ndarray) -> np.ndarray:

@@ -7,12 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from wildtune.check.groups import number_groups, unite_groups
 from wildtune.errors import CommandError
 from wildtune.evaluate.averages import average_classes
 from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, debiased_square
@@ -32,7 +32,7 @@ LEVEL = 0.05
 POWER = 0.8
 SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
 
-_SWAPS = 5000
+_SWAPS, _SWAPS_AT_ONCE = 5000, 500
 
 
 class Score(Frozen):
@@ -181,7 +181,9 @@ def compare_contenders(runs: Sequence[Contender]) -> RunsComparison:
     differences of calibration errors. P-values are corrected for the number of pairs (Holm 1979), each score by itself.
     """
     rows, notes = _common_photos(runs)
-    clusters = _cluster_numbers([runs[0].groups[row] for row in rows[0]])
+    # What one of the runs' splits tied is tied for all, so that their order makes no difference.
+    groupings = [[run.groups[row] for row in chosen] for run, chosen in zip(runs, rows, strict=True)]
+    clusters = number_groups(unite_groups(*groupings))
     names = sorted({runs[0].predictions.labels[row] for row in rows[0]})
     tables = [
         _tabulate(run.predictions, np.array(chosen), names, clusters) for run, chosen in zip(runs, rows, strict=True)
@@ -235,7 +237,7 @@ def gap_p_value(first: CalibrationGap, second: CalibrationGap) -> float:
 
     ours, theirs = sums(first), sums(second)
     middle = (ours + theirs).sum(axis=0) / 2
-    off = _signs(len(ours)) @ ((ours - theirs) / 2).astype(np.float32)
+    off = _swap(((ours - theirs) / 2).astype(np.float32))
     after, before = (debiased_square(*np.split(middle + side, 3, axis=1)) for side in (-off, off))
     _, counts, squares = np.split(middle, 3)
     return _swaps_p_value(after - before, second.square - first.square, 1e-6 * float(squares.sum() / counts.sum()))
@@ -352,13 +354,6 @@ def _learned_text(photos: int, learned: Counter[str]) -> str:
     return f"{counted(photos, 'test photo')} of one run left out: others trained on them or chose by them: {who}.\n"
 
 
-def _cluster_numbers(groups: Sequence[str]) -> np.ndarray:
-    """Return the number of each photo's group, (N,) from 0; a photo by itself is a group."""
-    keys = [group or f"\0{row}" for row, group in enumerate(groups)]
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
-
-
 def _tabulate(predictions: Predictions, rows: np.ndarray, names: Sequence[str], clusters: np.ndarray) -> _Table:
     index = {name: number for number, name in enumerate(names)}
     label = np.array([index[predictions.labels[row]] for row in rows])
@@ -420,7 +415,7 @@ def _differences(
 
 def _random_flip_p_value(sums: np.ndarray) -> float:
     """Return what `sign_flip_p_value` does, for numbers that are not whole, from 5,000 choices of signs."""
-    reached = _signs(len(sums)) @ sums.astype(np.float32)
+    reached = _swap(sums.astype(np.float32))
     return _swaps_p_value(reached, float(sums.sum()), 1e-5 * float(np.abs(sums).sum()))
 
 
@@ -435,11 +430,18 @@ def _swaps_p_value(reached: np.ndarray, observed: float, near: float) -> float:
     return (over + (same + 1) / 2) / (len(reached) + 1) if total > near else 1.0
 
 
-@lru_cache(maxsize=2)
-def _signs(groups: int) -> np.ndarray:
-    """Return the choices of signs, (swaps, G) float32 of -1 and 1; the same for as many groups."""
+def _swap(differences: np.ndarray) -> np.ndarray:
+    """Return the sums of (G, ...) differences under each choice of signs, (swaps, ...); the same for as many groups.
+
+    A few choices at a time: all of them, for 100,000 photos, would take 2 GB.
+    """
+    groups = len(differences)
     rng = np.random.default_rng(seed_from("compare swaps", groups))
-    return (2 * rng.integers(0, 2, (_SWAPS, groups), dtype=np.int8) - 1).astype(np.float32)
+    parts = []
+    for _ in range(_SWAPS // _SWAPS_AT_ONCE):
+        signs = 2 * rng.integers(0, 2, (_SWAPS_AT_ONCE, groups), dtype=np.int8) - 1
+        parts.append(signs.astype(np.float32) @ differences)
+    return np.concatenate(parts)
 
 
 def _pair(

@@ -90,8 +90,10 @@ def fit_power_laws(
     borrowed = _BORROWED * effect * rng.exponential(size=totals.shape)
     errors += borrowed[:, None] * (errors.sum(axis=2) / totals.sum(axis=1, keepdims=True))[..., None]
     totals += borrowed
-    # Half an error more keeps a set without any from being called perfect.
-    common = np.log((errors.sum(axis=2) + 0.5) / (totals.sum(axis=1, keepdims=True) + 1))
+    # Half an error more, drawn as chance would have it (Jeffreys' prior): a set without any error is not perfect, and
+    # how far from it is not known. An error counts for as many as a group's photos fare alike.
+    half = effect * np.concatenate([[0.5], rng.gamma(0.5, size=draws)])[:, None]
+    common = np.log((errors.sum(axis=2) + half) / (totals.sum(axis=1, keepdims=True) + effect))
     spread = np.cov(common[1:].T) + _MISFIT**2 * np.eye(len(shares))
     floor = rng.choice(_FLOORS, draws, p=_weigh_floors(shares, common[0], spread))
     expected = np.log(_EXPONENT) + _EXPONENT_SPREAD * rng.normal(size=draws)
@@ -178,7 +180,9 @@ def _design_effect(wrong: np.ndarray, targets: np.ndarray, groups: np.ndarray) -
     """Return for how many photos one counts, because photos of a group fare alike (Kish 1965); 1 or more."""
     residual = wrong - (np.bincount(targets, wrong) / np.bincount(targets))[targets]
     alone = float(residual @ residual)
-    return max(1.0, float((np.bincount(groups, residual) ** 2).sum()) / alone) if alone > 0 else 1.0
+    if alone == 0:  # nothing shows how alike they fare: each group counts once
+        return len(wrong) / len(np.unique(groups))
+    return max(1.0, float((np.bincount(groups, residual) ** 2).sum()) / alone)
 
 
 def _level_spread(errors: np.ndarray, totals: np.ndarray) -> float:

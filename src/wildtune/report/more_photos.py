@@ -81,7 +81,7 @@ def _gain(known: ClassCurve, language: Language) -> str:
 
 def _aim(curve: LearningCurve, language: Language) -> str:
     needed = [known.needed for known in curve.classes]
-    reached = sum(need.is_reached for need in needed)
+    reached = sum(need.is_reached and need.is_known for need in needed)
     near = sum(need.factor is not None and 1 < need.factor <= FURTHEST and need.is_known for need in needed)
     return language.say_counted(
         "A recall of {aim} is probably reached already by {reached} of {n} class; {near} more would probably reach it "
@@ -134,12 +134,13 @@ def needed_text(needed: Needed, photos: int, language: Language = ENGLISH) -> st
     """Return how many photos a class of `photos` needs for the aim, and nothing that cannot be known."""
 
     def about(factor: float) -> str:
-        return language.whole(int(float(f"{factor * photos:.2g}")))  # two significant digits
+        rounded = int(float(f"{factor * photos:.2g}"))  # two significant digits
+        return language.whole(max(rounded, photos))
 
-    if needed.is_reached:
-        return language.say("probably enough")
     if not needed.is_known:
         return language.say("cannot be said")
+    if needed.is_reached:
+        return language.say("probably enough")
     if needed.factor is None:
         return language.say("more than {photos}", photos=about(BEYOND))
     if needed.factor > FURTHEST:

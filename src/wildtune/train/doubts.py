@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wildtune.check.groups import create_groups, number_groups
+from wildtune.check.groups import create_groups, number_groups, unite_groups
 from wildtune.check.label_suspects import (
     MODEL,
     LabelRanking,
@@ -89,7 +89,8 @@ def doubt_labels(
     random_split = measure_random_split(photos, every, ours, plan.seed, known_answers(ranking) if same else None)
     if random_split is not None:
         reporter.say(f"note: {describe_random_split(random_split)}")
-    curve = measure_learning_curve(photos, every, ours, plan.seed)
+    # Near copies stay together here even where the user lets the split tear them apart.
+    curve = measure_learning_curve(photos, every, unite_groups(ours, groups), plan.seed)
     reporter.say(describe_learning_curve(curve))
     save_learning_curve(curve, folder / "learning_curve.json")
     findings = add_suspects(findings, ranking, _confirmed(folder))
