@@ -35,8 +35,8 @@ def message(text: str) -> str:
 def recorded(group: str, template: str, **values: object) -> str:
     """Return an English sentence that is going to be stored; `group` is what `retell` looks for it under.
 
-    A value that is a name, which no language changes, has a placeholder that begins with "name" or "path"; "number" is one
-    word that begins with a digit, and one that begins with "number" begins with a digit.
+    A value that is a name, which no language changes, has a placeholder that begins with "name" or "path"; one
+    that begins with "number" begins with a digit, and "number" itself is one word.
     """
     return template.format(**values)
 

@@ -148,8 +148,8 @@ def calibration_gap(
     on one another; by default each is by itself. The expected calibration error grows by chance, the more so the fewer
     the photos and the more of them are wrong. Of the square the part that is chance is known and taken off
     (Kumar, Liang and Ma, "Verified uncertainty calibration", 2019), so that models of different accuracy can be
-    compared. With few clusters in a bin it leans towards 0. The variance is that of the first-order change; of a calibrated model it is about twice too large, so
-    that the interval is rather too wide.
+    compared. With few clusters in a bin it leans towards 0. The variance is that of the first-order change; of a
+    calibrated model it is about twice too large, so that the interval is rather too wide.
     """
     where = confidence_bin(confidence, bins)
     tied = np.arange(len(right)) if clusters is None else clusters
