@@ -92,8 +92,8 @@ def train(
         others = (backbone, weights, changes, corrections, out, folds)
         if any(others) or detection_threshold is not None or recipe != "default" or language:
             raise CommandError(
-                "--resume goes on with the run's own recipe, threshold and language: give it no other option than PHOTOS "
-                "and --detections, each only where they have moved."
+                "--resume goes on with the run's own recipe, threshold and language: give it no other option than "
+                "PHOTOS and --detections, each only where they have moved."
             )
         go_on = cross_validation.resume_folds if cross_validation.is_folds(resume) else job.resume
         with _saying_how_to_resume(resume):
@@ -174,8 +174,8 @@ def tune(
         if any(others) or detection_threshold is not None or recipe != "default" or language:
             raise CommandError(
                 "--resume goes on with the recipe, corrections, threshold and language that the tuning began with: "
-                "give it no other option than --out, --trials, --minutes, and PHOTOS and --detections, each only where they "
-                "have moved."
+                "give it no other option than --out, --trials, --minutes, and PHOTOS and --detections, each only where "
+                "they have moved."
             )
         with _saying_how_to_resume(out, command, tuning.is_begun):
             tuning.resume_tuning(out, photos, trials, minutes, detections_path=detections)
