@@ -213,7 +213,7 @@ def test_a_threshold_without_detections_ends_with_2(
         assert "give its results too, --detections FILE" in said, command
         assert "reading" not in said
     assert run_main(monkeypatch, "train", "--resume", run, *threshold) == 2
-    assert "--resume goes on with the run's own recipe and threshold" in capsys.readouterr().err
+    assert "--resume goes on with the run's own recipe, threshold and language" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
