@@ -240,6 +240,7 @@ def learning_curve_figure(name: str, curve: LearningCurve, language: Language) -
         axes.axvline(curve.photos, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)), label=say("today"))
         _size_axis(axes, language, [measured[0], *(f * curve.photos for f in (0.25, 0.5, 1, 2, 4))])
         axes.set_ylim(max(min(*low, *(point.interval[0] for point in curve.measured)) - 0.02, -0.01), 1.005)
+        axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))  # whole percentages
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         _legend(axes)
 
