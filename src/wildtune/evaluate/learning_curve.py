@@ -114,6 +114,11 @@ class LearningCurve(Frozen):
     left_out: tuple[str, ...] = ()
     reason: str = ""
 
+    @property
+    def by_gain(self) -> tuple[ClassCurve, ...]:
+        """The classes, the one whose recall is expected to grow most with twice the photos first."""
+        return tuple(sorted(self.classes, key=lambda c: (-c.gain, c.name)))
+
 
 def measure_learning_curve(
     photos: Sequence[Photo], features: np.ndarray, groups: Sequence[str], seed: int = 0
@@ -171,8 +176,7 @@ def describe_learning_curve(curve: LearningCurve) -> str:
 
 def most_gaining(curve: LearningCurve, most: int = 3) -> tuple[ClassCurve, ...]:
     """Return the classes whose recall is expected to grow most with twice the photos, by a point or more."""
-    ordered = sorted(curve.classes, key=lambda c: (-c.gain, c.name))
-    return tuple(c for c in ordered if c.gain >= 0.01)[:most]
+    return tuple(c for c in curve.by_gain if c.gain >= 0.01)[:most]
 
 
 def _why_not(labels: Sequence[str], groups: np.ndarray) -> str:

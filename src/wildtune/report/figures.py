@@ -256,7 +256,7 @@ def learning_curve_figure(name: str, curve: LearningCurve, language: Language) -
 
 def gaining_figure(name: str, curve: LearningCurve, language: Language) -> str:
     """Draw the measured and forecast recall of the six classes that would gain most, side by side."""
-    ordered = sorted(curve.classes, key=lambda c: (-c.gain, c.name))[:6]
+    ordered = curve.by_gain[:6]
     rows = math.ceil(len(ordered) / 3)
     places = [curve.classes.index(known) for known in ordered]
     lowest = min(

@@ -31,8 +31,7 @@ def more_photos_texts(curve: LearningCurve | None, language: Language = ENGLISH)
 
 def more_photos_rows(curve: LearningCurve | None, language: Language = ENGLISH) -> list[dict[str, str]]:
     """Return a row of the table for each class, the one that gains most first."""
-    classes = curve.classes if curve is not None else ()
-    return [_row(known, language) for known in sorted(classes, key=lambda c: (-c.gain, c.name))]
+    return [_row(known, language) for known in curve.by_gain] if curve is not None else []
 
 
 def _measured(curve: LearningCurve, language: Language) -> str:

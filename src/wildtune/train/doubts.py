@@ -43,9 +43,9 @@ from wildtune.train.plan import Plan
 class Doubts:
     """What heads on the first features say before training.
 
-    findings        those given, with the doubtful labels among the training and validation photos
-    ranking         these photos by how likely their labels are wrong; None where the weights are random
-    random_split    what a split at random would make of the accuracy; None also where no photos belong together
+    findings      those given, with the doubtful labels among the training and validation photos
+    ranking       these photos by how likely their labels are wrong; None where the weights are random
+    random_split  what a split at random would make of the accuracy; None also where no photos belong together
     """
 
     findings: Findings
