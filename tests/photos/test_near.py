@@ -203,6 +203,18 @@ def test_one_bird_in_the_sky_is_not_laid_over_another(monkeypatch: pytest.Monkey
     assert len(find_near_pairs(thumbnails, aspects)) > 50, "else the rule is not needed"
 
 
+def test_the_same_photos_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbnails, aspects = thumbnails_of(scene(11), scene(12), scene(11)[:, ::-1])
+    before = find_near_pairs(thumbnails, aspects)
+    assert [(pair.first, pair.second) for pair in before] == [(0, 2)]
+    compared = []
+    monkeypatch.setattr(near, "_find_near_pairs", lambda *_: compared.append(1) or [])
+    assert find_near_pairs(thumbnails, aspects) == before
+    assert not compared
+    assert find_near_pairs(thumbnails[:2], aspects[:2]) == ()
+    assert compared
+
+
 def test_crops_of_one_photo_are_no_copies_and_of_two_copies_are(tmp_path: Path) -> None:
     write(tmp_path / "1.jpg", encode(scene(1, 400, 600)))
     write(tmp_path / "2.jpg", encode(scene(1, 400, 600), quality=60))

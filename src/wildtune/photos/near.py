@@ -6,11 +6,13 @@ decide: two photos are near copies where one thumbnail, laid over the other, sho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from wildtune.language import recorded
+from wildtune.memo import remember
 from wildtune.photos.banding import Search, find_close
 from wildtune.photos.hashes import create_hashes, mirror_mask
 from wildtune.photos.register import Registration, register
@@ -29,6 +31,8 @@ _FEATURE_BITS = 64
 _FEATURE_WEAK_BITS = 16
 _FEATURE_SEARCH = Search(tables=8, key_bits=64, max_distance=15, most_in_drawer=64, most_each=12)
 _ROWS = 8192
+# Another number makes every answer anew; raise it when the same photos would give other pairs.
+_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,26 @@ def find_near_pairs(
     features    float32 (N, D), one vector a photo from the same backbone, or None
 
     With features, photos are also compared that no hash brings together, such as heavier crops. A feature vector
-    is filed under the signs of random projections (Charikar 2002), about their mean. Raises ValueError where the
-    shapes do not fit.
+    is filed under the signs of random projections (Charikar 2002), about their mean. What was found among the same
+    photos before is remembered. Raises ValueError where the shapes do not fit.
     """
     count = len(thumbnails)
     if thumbnails.shape[1:] != (32, 32) or aspects.shape != (count,):
         raise ValueError(f"expected (N, 32, 32) and (N,). Got {thumbnails.shape} and {aspects.shape}")
     if features is not None and (features.ndim != 2 or len(features) != count):
         raise ValueError(f"features must be ({count}, D). Got {features.shape}")
+    digest = hashlib.sha256()
+    for array in (thumbnails, aspects, *(() if features is None else (features,))):
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    question = [_VERSION, LEAST, LEAST_CLIPPED, LEAST_BLOCKS, np.__version__, digest.hexdigest()]
+    known = remember(
+        "near", question, lambda: [astuple(pair) for pair in _find_near_pairs(thumbnails, aspects, features)]
+    )
+    return tuple(NearPair(*pair) for pair in known)
+
+
+def _find_near_pairs(thumbnails: np.ndarray, aspects: np.ndarray, features: np.ndarray | None) -> list[NearPair]:
     pairs = find_hash_candidates(thumbnails)
     if features is not None:
         pairs = np.unique(np.concatenate([pairs, find_feature_candidates(features)]), axis=0)
@@ -77,7 +93,7 @@ def find_near_pairs(
         for i in np.flatnonzero(same):
             first, second = (int(photo) for photo in part[i])
             found.append(NearPair(first, second, _describe(lies, int(i)), float(lies.detail[i])))
-    return tuple(found)
+    return found
 
 
 def _is_alike(lies: Registration, agreement: float, detail: float, local: float) -> np.ndarray:
