@@ -36,7 +36,7 @@ _PLACES = {
     "load_bundle": "wildtune.model.bundle",
     "load_photos": "wildtune.photos.sources",
     "load_recipe": "wildtune.recipe",
-    "predict": "wildtune.job",
+    "predict": "wildtune.predict.predicting",
     "report_again": "wildtune.job",
     "resume": "wildtune.job",
     "resume_folds": "wildtune.folds",

@@ -262,7 +262,7 @@ def predict(
 ) -> None:
     """Predict every photo in PHOTOS, or every animal's crop; what cannot be read gets a reason instead."""
     with _quick_imports():
-        from wildtune import job
+        from wildtune.predict.predicting import predict as predict_photos
     from wildtune.errors import PhotosError
     from wildtune.predict.predictions import predictions_csv, save_predictions
     from wildtune.wording import counted
@@ -270,7 +270,7 @@ def predict(
     if to != "csv":
         raise CommandError(f"--to must be csv in this version. Got {to!r}.")
     crops = _detections(detections, detection_threshold)
-    predictions = job.predict(run, photos, detections=crops, coverage=coverage)
+    predictions = predict_photos(run, photos, detections=crops, coverage=coverage)
     if out:
         save_predictions(predictions, out)
     else:

@@ -34,10 +34,11 @@ from wildtune.photos.audit import Finding, Findings, load_findings, save_finding
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.corrections import apply_corrections, load_corrections
 from wildtune.photos.decode import create_thumbnail
-from wildtune.photos.sources import Detections, list_photos, load_photos
+from wildtune.photos.sources import Detections, load_photos
 from wildtune.photos.split import Split, load_split, save_split, split_photos
+from wildtune.predict.predicting import say_notices, say_what_it_knows
 from wildtune.predict.predictions import Predictions, load_predictions, save_predictions
-from wildtune.predict.predictor import Predictor, create_predictor, say_what_it_knows
+from wildtune.predict.predictor import Predictor, create_predictor
 from wildtune.progress import ProgressCallback, Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.report.content import RunContent
@@ -175,35 +176,6 @@ def resume(
     return _carry_out(plan, findings, split, model, cache, folder, reporter, detections, spoken)
 
 
-def predict(
-    run: str | Path,
-    source: str | Path,
-    reporter: Reporter | None = None,
-    detections: Detections | None = None,
-    coverage: float | None = None,
-) -> Predictions:
-    """Predict all photos of a folder, a file or another source with a run's (or a bundle's own) classifier.
-
-    With `detections` each animal's crop is predicted. A photo that cannot be read gets its reason instead of a
-    prediction. `coverage` is that of the prediction sets to show, 0.9 by default; raises CommandError where the
-    classifier has none such.
-    """
-    reporter = reporter or Reporter()
-    bundle = load_bundle(Path(run))
-    if coverage is not None:
-        if bundle.calibration is None:
-            raise CommandError(f"{run} has no prediction sets: it was made before there were any. Train it anew.")
-        bundle = dataclasses.replace(bundle, calibration=bundle.calibration.with_coverage(coverage))
-    say_what_it_knows(bundle, detections, reporter)
-    catalogue = list_photos(source, detections=detections)
-    _say_notices(catalogue, reporter)
-    predictor = create_predictor(bundle)
-    with reporter.bar("predicting") as tell:
-        predictions = predictor.predict(catalogue, _by_path(catalogue), tell)
-    known = tuple(label if label in bundle.class_names else "" for label in predictions.labels)
-    return dataclasses.replace(predictions, labels=known)
-
-
 def evaluate(
     run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
 ) -> Evaluation:
@@ -332,7 +304,8 @@ def _carry_out(
     findings, ranking = doubts.findings, doubts.ranking
     model.to("cpu")
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
-    bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, model, _provenance(plan, detections))
+    provenance = _provenance(plan, detections)
+    bundle = Bundle(plan.backbone, plan.class_names, plan.preprocess, provenance, model=model)
     evaluation, shown = _evaluate(bundle, initial, plan, sides, catalogue, folder, reporter, doubts.random_split)
     bundle = dataclasses.replace(bundle, calibration=shown.calibration)
     save_bundle(bundle, folder / "bundle")
@@ -375,7 +348,7 @@ def _evaluate(
         checkpoint.load_kept(bundle.model, folder, stage)
         if planned.stage.train != "head":
             cache = None  # the backbone is no longer the one whose features were cached
-        predictor = Predictor(bundle, plan.engine, plan.threads, plan.device)
+        predictor = create_predictor(bundle, plan.engine, plan.threads, plan.device)
         for side, photos in scored.items():
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
                 found = _predict_side(predictor, cache, catalogue, photos, tell)
@@ -401,7 +374,7 @@ def _predict_side(
     """Predict the photos of one side, from their cached features where the backbone is still the frozen one."""
     if cache is None:
         return predictor.predict(catalogue, side.photos, tell)
-    view = functools.partial(side.plain_input, preprocess=predictor.bundle.preprocess)
+    view = functools.partial(side.plain_input, preprocess=predictor.facts.preprocess)
     return predictor.predict_features(side.photos, cache.load(side.photos, view, PLAIN_VIEW, tell))
 
 
@@ -435,10 +408,6 @@ def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:
     """Return what the plan says of the set: its imbalance, and which corrections were applied."""
     said = [describe_imbalance(findings.usable), *(n for n in catalogue.notices if n.startswith("Corrections from"))]
     return [notice for notice in said if notice]
-
-
-def _by_path(catalogue: Catalogue) -> tuple[Photo, ...]:
-    return tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
 
 
 def moved_detections(
@@ -590,7 +559,7 @@ def load_catalogue(source: str | Path, reporter: Reporter, detections: Detection
     """Read a source and say its notices."""
     reporter.say(f"reading {source}")
     catalogue = load_photos(source, detections=detections)
-    _say_notices(catalogue, reporter)
+    say_notices(catalogue, reporter)
     return catalogue
 
 
@@ -611,8 +580,3 @@ def detections_record(detections: Detections | None) -> dict[str, Any]:
     if detections is None:
         return {}
     return {"detections": {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}}
-
-
-def _say_notices(catalogue: Catalogue, reporter: Reporter) -> None:
-    for notice in catalogue.notices:
-        reporter.say(f"note: {notice}")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from wildtune.model import engine as engines
+from wildtune.model import saved_networks
 from wildtune.model.backbone import create_classifier
-from wildtune.model.engine import Engine, create_engine
+from wildtune.model.engine import Engine, create_engine, find_engine
 
 IMAGES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def create(kind: str, threads: int = 2) -> Engine:
+def create(kind: str, threads: int = 2, identity: str = "") -> Engine:
     torch.manual_seed(0)
-    return create_engine(create_classifier("test_efficientnet", 3), 32, kind, threads)
+    return create_engine(create_classifier("test_efficientnet", 3), 32, kind, threads, identity=identity)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
@@ -64,3 +68,44 @@ def test_what_stops_an_input_stops_the_rest() -> None:
     with pytest.raises(OSError, match="gone"):
         create("openvino").run_all(1000, load)
     assert len(asked) < 100
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path))
+    return tmp_path / "networks"
+
+
+def test_a_network_taken_over_before_is_found_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_engine("one", 32, 1) is None
+    expected = create("openvino", identity="one")(IMAGES)
+    create("openvino")
+    assert len(list(cache.iterdir())) == 1, "the one without an identity is not kept"
+    monkeypatch.setattr(engines, "_take_over", None)
+    again = create("openvino", identity="one")
+    assert again.kind == "openvino"
+    assert torch.equal(again(IMAGES), expected)
+    assert create("openvino", identity="another").kind == "torch", "else the identity does not count"
+    assert find_engine("one", 48, 1) is None
+
+
+def test_a_damaged_network_is_taken_over_anew(cache: Path) -> None:
+    expected = create("openvino", identity="one")(IMAGES)
+    (file,) = cache.glob("*/network.xml")
+    file.write_text("<net")
+    assert find_engine("one", 32, 1) is None
+    assert not list(cache.iterdir())
+    assert torch.equal(create("openvino", identity="one")(IMAGES), expected)
+
+
+def test_networks_not_used_for_longest_go_and_a_cache_that_cannot_be_written_is_none(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(saved_networks, "KEPT", 2)
+    for name in ("one", "two", "one", "three"):
+        create("openvino", identity=name)
+    assert [name for name in ("one", "two", "three") if find_engine(name, 32, 1)] == ["one", "three"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "file"))
+    assert create("openvino", identity="one").kind == "openvino"

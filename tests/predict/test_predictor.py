@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,13 @@ from shapes import draw_shape, small_recipe
 from wildtune import job
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.compare import compare_runs, describe_comparison, load_contender
+from wildtune.model import engine
 from wildtune.model.bundle import load_bundle
 from wildtune.model.engine import create_engine
 from wildtune.model.preprocess import create_input, decode_stored
 from wildtune.photos.sources import Detections, load_photos
+from wildtune.predict import predictor
+from wildtune.predict.predicting import predict
 from wildtune.predict.predictions import load_predictions, predictions_csv, save_predictions
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
@@ -34,7 +39,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> job.Run:
 
 
 def test_predictions_equal_the_evaluations(run: job.Run, photos: Path) -> None:
-    found = job.predict(run.folder, photos)
+    found = predict(run.folder, photos)
     rows = {path: row for row, path in enumerate(found.paths)}
     for side in ("val", "test"):
         evaluated = load_predictions(run.folder / "predictions" / f"{side}.csv")
@@ -46,10 +51,10 @@ def test_predictions_equal_the_evaluations(run: job.Run, photos: Path) -> None:
 
 
 def test_a_photos_logits_do_not_depend_on_its_company(run: job.Run, photos: Path, tmp_path: Path) -> None:
-    together = job.predict(run.folder, photos)
+    together = predict(run.folder, photos)
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "one.png").write_bytes((photos / "disc" / "05.png").read_bytes())
-    alone = job.predict(run.folder, tmp_path / "alone")
+    alone = predict(run.folder, tmp_path / "alone")
     assert np.array_equal(alone.logits[0], together.logits[together.paths.index("disc/05.png")])
 
 
@@ -59,10 +64,10 @@ def test_a_crop_is_predicted_as_a_photo_of_the_same_pixels(run: job.Run, photos:
     whole.crop((9, 0, 69, 60)).save(tmp_path / "alone" / "crop.png")
     image = {"file": "disc/05.png", "detections": [detection([9 / 72, 0, 60 / 72, 1])]}
     (tmp_path / "md.json").write_text(json.dumps(megadetector([image])))
-    found = job.predict(run.folder, photos, detections=Detections(tmp_path / "md.json", margin=0))
+    found = predict(run.folder, photos, detections=Detections(tmp_path / "md.json", margin=0))
     assert found.paths == ("disc/05.png#1",)
     assert found.labels == ("disc",)
-    assert np.array_equal(found.logits, job.predict(run.folder, tmp_path / "alone").logits)
+    assert np.array_equal(found.logits, predict(run.folder, tmp_path / "alone").logits)
 
 
 def test_a_run_on_crops_is_resumed_on_the_same_crops(
@@ -103,7 +108,7 @@ def test_a_run_on_crops_is_resumed_on_the_same_crops(
     assert load_bundle(run.folder).provenance["detections"] == {"threshold": 0.5, "margin": 0.1}
     assert load_bundle(of_whole_photos.folder).provenance["detections"] is None
     now = Detections(moved)
-    for use in (job.predict, job.evaluate):
+    for use in (predict, job.evaluate):
         for trained, given, note in (
             (run, None, "was trained on crops of animals and is given whole photos"),
             (of_whole_photos, now, "was trained on whole photos and is given crops"),
@@ -122,7 +127,7 @@ def test_plain_timm_opens_the_bundle_and_gives_the_same_logits(run: job.Run, pho
     config = timm.data.resolve_model_data_config(model)
     assert config["input_size"][-1] == 48
     assert tuple(model.pretrained_cfg["label_names"]) == run.bundle.class_names
-    found = job.predict(run.folder, photos)
+    found = predict(run.folder, photos)
     transform = timm.data.create_transform(**config, is_training=False)
     pre = run.bundle.preprocess
     for path in found.paths[:6]:
@@ -140,11 +145,38 @@ def test_openvino_gives_torchs_numbers(run: job.Run) -> None:
     pytest.importorskip("openvino")
     model = load_bundle(run.folder).model
     images = torch.randn(11, 3, 48, 48, generator=torch.Generator().manual_seed(1))
-    engine = create_engine(model, 48, "openvino", threads=1)
-    assert engine.kind == "openvino"
+    found = create_engine(model, 48, "openvino", threads=1)
+    assert found.kind == "openvino"
     expected = create_engine(model, 48, "torch", threads=1)(images)
-    torch.testing.assert_close(engine(images), expected, atol=1e-4, rtol=1e-4)
-    assert torch.equal(engine(images[:3]), engine(images)[:3])
+    torch.testing.assert_close(found(images), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found(images[:3]), found(images)[:3])
+
+
+def test_a_kept_network_predicts_the_same_bits_without_timm(
+    run: job.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine, "OPENVINO_FROM_WEIGHTS", 0)
+    first = predict(run.folder, photos)
+    monkeypatch.setattr(predictor, "load_bundle", None)  # what makes the network
+    again = predict(run.folder / "bundle", photos)
+    assert again.paths == first.paths
+    assert np.array_equal(again.logits, first.logits)
+    np.testing.assert_array_equal(again.probs, first.probs)
+    monkeypatch.undo()
+
+    shutil.copytree(run.folder / "bundle", tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CommandError, match="missing or damaged"):
+        predict(tmp_path / "damaged", photos)
+
+
+def test_predicting_imports_nothing_that_it_does_not_need() -> None:
+    heavy = "'timm', 'torchvision', 'torch._dynamo', 'sklearn', 'scipy', 'matplotlib', 'optuna', 'openvino'"
+    code = f"import sys, wildtune.predict.predicting; print([m for m in ({heavy}) if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "[]\n"
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -171,7 +203,7 @@ def test_every_file_gets_a_row_and_a_reason_where_there_is_no_prediction(run: jo
     folder.mkdir()
     for name, data in contents.items():
         (folder / name).write_bytes(data)
-    found = job.predict(run.folder, folder)
+    found = predict(run.folder, folder)
     rows = list(csv.DictReader(io.StringIO(predictions_csv(found))))
     assert [row["path"] for row in rows] == sorted(contents)
     for row in rows:
@@ -184,7 +216,7 @@ def test_every_file_gets_a_row_and_a_reason_where_there_is_no_prediction(run: jo
 
 
 def test_predictions_survive_their_file(run: job.Run, photos: Path, tmp_path: Path) -> None:
-    found = job.predict(run.folder, photos)
+    found = predict(run.folder, photos)
     save_predictions(found, tmp_path / "p.csv")
     again = load_predictions(tmp_path / "p.csv")
     assert again.paths == found.paths
@@ -202,7 +234,7 @@ def test_evaluating_on_photos_of_unknown_classes_is_an_error(run: job.Run, tmp_p
 
 def test_evaluating_on_the_same_photos_gives_their_accuracy(run: job.Run, photos: Path) -> None:
     scores = job.evaluate(run.folder, photos)
-    found = job.predict(run.folder, photos)
+    found = predict(run.folder, photos)
     assert scores.photos == len(load_photos(photos).photos)
     assert scores.accuracy == (found.predicted == found.targets).mean()
 
@@ -213,7 +245,7 @@ def test_the_bundle_keeps_its_calibration_and_one_without_predicts_as_before(
     calibration = load_bundle(run.folder).calibration
     assert calibration == run.bundle.calibration
     assert calibration is not None
-    found = job.predict(run.folder, photos)
+    found = predict(run.folder, photos)
     scaled = torch.from_numpy(found.logits).double() / calibration.temperature
     np.testing.assert_allclose(found.probs, scaled.softmax(1).numpy(), atol=1e-9)
     rows = list(csv.DictReader(io.StringIO(predictions_csv(found))))
@@ -221,20 +253,20 @@ def test_the_bundle_keeps_its_calibration_and_one_without_predicts_as_before(
     for row in rows:
         assert row["prediction"] == row["prediction_set"].split("|")[0]
         assert row["review"] == ("yes" if float(row["confidence"]) < calibration.review.least_confidence else "no")
-    wider = list(csv.DictReader(io.StringIO(predictions_csv(job.predict(run.folder, photos, coverage=0.99)))))
+    wider = list(csv.DictReader(io.StringIO(predictions_csv(predict(run.folder, photos, coverage=0.99)))))
     assert all(len(a["prediction_set"]) <= len(b["prediction_set"]) for a, b in zip(rows, wider, strict=True))
     with pytest.raises(CommandError, match=r"one of 0.9, 0.95, 0.99. Got 0.5"):
-        job.predict(run.folder, photos, coverage=0.5)
+        predict(run.folder, photos, coverage=0.5)
 
     shutil.copytree(run.folder / "bundle", tmp_path / "old")
     about = json.loads((tmp_path / "old" / "bundle.json").read_text())
     del about["calibration"]
     (tmp_path / "old" / "bundle.json").write_text(json.dumps(about))
-    old = job.predict(tmp_path / "old", photos)
+    old = predict(tmp_path / "old", photos)
     np.testing.assert_array_equal(old.logits, found.logits)
     assert next(csv.DictReader(io.StringIO(predictions_csv(old))))["prediction_set"] == ""
     with pytest.raises(CommandError, match="no prediction sets"):
-        job.predict(tmp_path / "old", photos, coverage=0.9)
+        predict(tmp_path / "old", photos, coverage=0.9)
 
 
 def test_runs_are_compared_on_the_test_photos_that_none_learned_from(

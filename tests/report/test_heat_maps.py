@@ -26,7 +26,7 @@ def explained(photos: Path) -> tuple[tuple[HeatMap, ...], list[tuple[int, int]]]
     catalogue = load_photos(photos)
     model = create_classifier("test_efficientnet", 3)
     pre = create_preprocess(small_recipe().input, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 48)
-    bundle = Bundle("test_efficientnet", catalogue.class_names, pre, model)
+    bundle = Bundle("test_efficientnet", catalogue.class_names, pre, model=model)
     # Every second answer is right, whatever an untrained network says.
     labels, rows = tuple(photo.label for photo in catalogue.photos), np.arange(len(catalogue.photos))
     targets = np.array([catalogue.class_names.index(label) for label in labels])

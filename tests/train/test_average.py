@@ -14,6 +14,7 @@ from wildtune import job
 from wildtune.evaluate.calibration import log_loss
 from wildtune.model.backbone import create_classifier, head_of
 from wildtune.model.freeze import set_trainable
+from wildtune.predict.predicting import predict
 from wildtune.predict.predictions import load_predictions
 from wildtune.recipe import Stage
 from wildtune.train.average import WeightAverage
@@ -49,7 +50,7 @@ def test_no_average_changes_nothing() -> None:
 def test_the_bundle_and_the_history_hold_the_average(photos: Path, tmp_path: Path) -> None:
     with_average = job.train(photos, small_recipe("stages.1.average=0.5", "stages.1.keep=last"), tmp_path / "a")
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
-    found = job.predict(with_average.folder, photos)
+    found = predict(with_average.folder, photos)
     validated = load_predictions(with_average.folder / "predictions" / "val.csv").paths
     kept = [row for row, path in enumerate(found.paths) if path in validated]
     assert log_loss(found.logits[kept], found.targets[kept]) == pytest.approx(rows[-1]["val_loss"], rel=1e-5)

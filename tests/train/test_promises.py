@@ -19,6 +19,7 @@ from wildtune.model.weights import create_pretrained
 from wildtune.photos.audit import audit
 from wildtune.photos.sources import load_photos
 from wildtune.photos.split import split_photos
+from wildtune.predict.predicting import predict
 from wildtune.predict.predictions import load_predictions
 from wildtune.recipe import Recipe
 from wildtune.train import batches, checkpoint, loop
@@ -58,7 +59,7 @@ def test_the_evaluation_has_the_numbers_of_the_kept_epoch(run: job.Run) -> None:
     kept = [row for row in rows if row["stage"] == "finetune" and row["kept"]][-1]
     val = run.folder / "predictions" / "val.csv"
     assert run.evaluation.sides["val"].accuracy == kept["val_accuracy"]
-    found = job.predict(run.folder, run.plan.photos)
+    found = predict(run.folder, run.plan.photos)
     rows = [row for row, path in enumerate(found.paths) if path in set(load_predictions(val).paths)]
     logits, targets = found.logits[rows], found.targets[rows]
     assert log_loss(logits, targets) == pytest.approx(kept["val_loss"], rel=1e-5)

@@ -1,4 +1,7 @@
-"""The network: any timm model by name, with a linear head for our classes."""
+"""The network: any timm model by name, with a linear head for our classes.
+
+timm is imported where it is first needed: it takes as long as all else, and a kept network is run without it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,8 @@ class FeatureExtractor(nn.Module):
 
 def check_backbone(name: str) -> None:
     """Raise RecipeError naming the nearest models when timm knows no model of this name."""
+    import timm
+
     if timm.is_model(name.removeprefix("timm/").split(":")[-1]) or name.startswith(("hf-hub:", "local-dir:")):
         return
     known = timm.list_models()
@@ -77,6 +81,8 @@ def create_classifier(name: str, num_classes: int, size: int | None = None, pret
 
 def _create_model(name: str, num_classes: int, size: int | None, pretrained: bool) -> nn.Module:
     """Create timm's model, telling it the size of its input where it is built for one."""
+    import timm
+
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, img_size=size)
         model.built_for_size = size  # type: ignore[assignment]
@@ -119,6 +125,8 @@ def reset_head(model: nn.Module, seed: int) -> None:
 
 def read_facts(model: nn.Module, name: str) -> BackboneFacts:
     """Return timm's preprocessing facts for a model."""
+    import timm
+
     config = timm.data.resolve_model_data_config(model)
     return BackboneFacts(name, config["mean"], config["std"], config["input_size"][-1])
 

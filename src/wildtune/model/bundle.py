@@ -12,27 +12,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.errors import CommandError
-from wildtune.model.backbone import create_classifier, head_of
+from wildtune.model.backbone import create_classifier, head_of, head_prefix
 from wildtune.model.calibration import Calibration
 from wildtune.model.preprocess import Preprocess
 
 FORMAT = 1
 
+_ABOUT = "bundle.json"
+_WEIGHTS = "model.safetensors"
+
 
 @dataclass(frozen=True)
-class Bundle:
-    """A trained classifier.
+class BundleFacts:
+    """What a trained classifier says of itself.
 
     backbone      timm's name of the architecture
     class_names   C names in the order of the logits
     preprocess    from a decoded photo to the input
-    model         (B, 3, size, size) normalised float32 -> (B, C) logits
     provenance    where it comes from: recipe, weights' sha256, photos' key, versions
     calibration   how sure its answers are; None in a bundle made before there was any
     """
@@ -40,14 +42,23 @@ class Bundle:
     backbone: str
     class_names: tuple[str, ...]
     preprocess: Preprocess
-    model: nn.Module
     provenance: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bundle(BundleFacts):
+    """A trained classifier.
+
+    model   (B, 3, size, size) normalised float32 -> (B, C) logits
+    """
+
+    model: nn.Module
+
+
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the three files of a bundle; each is replaced whole, `bundle.json` last."""
-    files.write_bytes(folder / "model.safetensors", save(plain_state(bundle.model), metadata={"format": "pt"}))
+    files.write_bytes(folder / _WEIGHTS, save(plain_state(bundle.model), metadata={"format": "pt"}))
     files.write_text(folder / "config.json", _json(_timm_config(bundle)))
     about = {
         "format": FORMAT,
@@ -55,22 +66,76 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "class_names": bundle.class_names,
         "preprocess": bundle.preprocess.model_dump(mode="json"),
         "calibration": bundle.calibration.model_dump(mode="json") if bundle.calibration else None,
+        "head": head_prefix(bundle.model),
         "provenance": bundle.provenance,
     }
-    files.write_text(folder / "bundle.json", _json(about))
+    files.write_text(folder / _ABOUT, _json(about))
 
 
 def load_bundle(folder: Path) -> Bundle:
     """Open a bundle, or the bundle of a run folder. Raises CommandError when there is none or it is damaged."""
-    folder = folder / "bundle" if (folder / "bundle" / "bundle.json").exists() else folder
-    about_file = folder / "bundle.json"
+    folder = bundle_folder(folder)
+    facts = load_facts(folder)
+    model = create_classifier(facts.backbone, len(facts.class_names), facts.preprocess.size)
+    try:
+        model.load_state_dict(load_file(folder / _WEIGHTS))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CommandError(f"{folder / _WEIGHTS} is missing or damaged: {error}") from error
+    return Bundle(**vars(facts), model=model)
+
+
+def load_facts(folder: Path) -> BundleFacts:
+    """Return what a bundle, or that of a run folder, says of itself. Raises CommandError as `load_bundle` does."""
+    about = _read_about(bundle_folder(folder))
+    return BundleFacts(
+        backbone=about["backbone"],
+        class_names=tuple(about["class_names"]),
+        preprocess=Preprocess.model_validate(about["preprocess"]),
+        provenance=about["provenance"],
+        calibration=Calibration.model_validate(about["calibration"]) if about.get("calibration") else None,
+    )
+
+
+def load_head(folder: Path) -> tuple[Tensor, Tensor | None] | None:
+    """Return the (C, D) weight and (C,) bias of a bundle's head from its file, without making the network.
+
+    None where the bundle does not name its head, as older ones do not, or the file is not as it should be.
+    """
+    folder = bundle_folder(folder)
+    prefix = _read_about(folder).get("head")
+    if not prefix:
+        return None
+    try:
+        with safe_open(folder / _WEIGHTS, framework="pt") as weights:
+            names = set(weights.keys())
+            bias = weights.get_tensor(f"{prefix}bias") if f"{prefix}bias" in names else None
+            return weights.get_tensor(f"{prefix}weight"), bias
+    except (SafetensorError, OSError):
+        return None
+
+
+def weights_identity(folder: Path) -> str:
+    """Return what tells a bundle's network from all others; "" where its weights are missing."""
+    folder = bundle_folder(folder)
+    if not (folder / _WEIGHTS).exists():
+        return ""
+    return f"{_read_about(folder)['backbone']} {files.sha256_file(folder / _WEIGHTS)}"
+
+
+def bundle_folder(folder: Path) -> Path:
+    """Return the bundle of a run folder, and a bundle's folder itself."""
+    return folder / "bundle" if (folder / "bundle" / _ABOUT).exists() else folder
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    about_file = folder / _ABOUT
     if not about_file.exists():
         raise CommandError(
             f"There is no bundle in {folder}: expected bundle.json, config.json and model.safetensors.\n"
             "Give a run folder whose training has ended, or its bundle folder."
         )
     try:
-        about = json.loads(about_file.read_text("utf-8"))
+        about: dict[str, Any] = json.loads(about_file.read_text("utf-8"))
     except ValueError as error:
         raise CommandError(f"{about_file} is damaged: {error}\nBring back the file the run made.") from error
     if about.get("format") != FORMAT:
@@ -78,15 +143,7 @@ def load_bundle(folder: Path) -> Bundle:
             f"{about_file} has format {about.get('format')}; this version of wildtune reads {FORMAT}.\n"
             "Use the version that made it, named in its provenance."
         )
-    pre = Preprocess.model_validate(about["preprocess"])
-    class_names = tuple(about["class_names"])
-    model = create_classifier(about["backbone"], len(class_names), pre.size)
-    try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise CommandError(f"{folder / 'model.safetensors'} is missing or damaged: {error}") from error
-    calibration = Calibration.model_validate(about["calibration"]) if about.get("calibration") else None
-    return Bundle(about["backbone"], class_names, pre, model, about["provenance"], calibration)
+    return about
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:

@@ -7,13 +7,16 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wildtune import runtime
+from wildtune.model.saved_networks import find_network, forget_network, keep_network
 from wildtune.photos.threads import map_in_threads
 from wildtune.progress import ProgressCallback
 
@@ -105,11 +108,14 @@ def choose_engine(module: nn.Module, device: str) -> str:
     return "openvino" if device == "cpu" and large and importlib.util.find_spec("openvino") else "torch"
 
 
-def create_engine(module: nn.Module, size: int, kind: str, threads: int, device: str = "cpu") -> Engine:
+def create_engine(
+    module: nn.Module, size: int, kind: str, threads: int, device: str = "cpu", identity: str = ""
+) -> Engine:
     """Make an engine of a network for square inputs of `size` pixels.
 
     `kind` is "openvino" or "torch". Where OpenVINO cannot take the network over, or gives other numbers than
-    torch, torch runs it and a line in the log says so.
+    torch, torch runs it and a line in the log says so. With an `identity`, which tells the network from all others,
+    one that OpenVINO took over before is found again.
     """
     # Some attention layers keep tables computed from their weights until they are next put in training mode.
     module.train()
@@ -117,14 +123,31 @@ def create_engine(module: nn.Module, size: int, kind: str, threads: int, device:
     if device == "cuda":
         return Engine(lambda x: _run_torch(module, x.to(device)).cpu(), CUDA_BATCH, "torch", threads)
     if kind == "openvino":
+        engine = find_engine(identity, size, threads)
+        if engine is not None:
+            return engine
         try:
-            # One worker more than streams, so that no stream waits while a photo is decoded.
-            engine = Engine(_compile_openvino(module, size, threads), 1, "openvino", threads + 1)
+            network = _take_over(module, size)
+            engine = _create_openvino(network, threads)
             _check_parity(engine, module, size)
+            if identity:
+                keep_network(network, identity, size)
             return engine
         except Exception as error:  # its failures have many types, and torch can do what it cannot
             log.warning("OpenVINO cannot run this backbone (%s): torch runs it, more slowly.", _first_line(error))
     return Engine(lambda x: _run_torch(module, x), CPU_BATCH, "torch")
+
+
+def find_engine(identity: str, size: int, threads: int) -> Engine | None:
+    """Return the engine of a network that OpenVINO took over before, without the network; None where it is not kept."""
+    path = find_network(identity, size) if identity else None
+    if path is None:
+        return None
+    try:
+        return _create_openvino(path, threads)
+    except Exception:  # damaged, or OpenVINO is gone
+        forget_network(identity, size)
+        return None
 
 
 def _run_torch(module: nn.Module, images: Tensor) -> Tensor:
@@ -133,25 +156,31 @@ def _run_torch(module: nn.Module, images: Tensor) -> Tensor:
         return module(images.contiguous(memory_format=torch.channels_last)).float()
 
 
-def _compile_openvino(module: nn.Module, size: int, streams: int) -> Callable[[Tensor], Tensor]:
-    """Return a function of one photo at a time that as many threads as `streams` may call at once.
+def _take_over(module: nn.Module, size: int) -> Any:
+    """Return OpenVINO's model of a network for one photo at a time."""
+    import openvino
+
+    example = torch.zeros(1, 3, size, size)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO uses a way of tracing that torch calls deprecated
+        return openvino.convert_model(module, example_input=example, input=[1, 3, size, size])
+
+
+def _create_openvino(network: Any | Path, streams: int) -> Engine:
+    """Compile OpenVINO's model, or the file of one, for as many photos at once as there are `streams`.
 
     A stream for each core and one photo a stream: no core waits for another, the working set is smallest, and what
     comes out for a photo depends on nothing but the photo. `benchmarks/engines.py` measures it against batches.
     """
     import openvino
 
-    example = torch.zeros(1, 3, size, size)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # OpenVINO uses a way of tracing that torch calls deprecated
-        model = openvino.convert_model(module, example_input=example, input=[1, 3, size, size])
     settings = {
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": streams,
         # Some processors would silently compute in bfloat16, whose answers differ from training's.
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = openvino.Core().compile_model(network, "CPU", settings)
     free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
     for _ in range(streams):
         free.put(compiled.create_infer_request())
@@ -164,7 +193,8 @@ def _compile_openvino(module: nn.Module, size: int, streams: int) -> Callable[[T
         finally:
             free.put(request)
 
-    return run
+    # One worker more than streams, so that no stream waits while a photo is decoded.
+    return Engine(run, 1, "openvino", streams + 1)
 
 
 def _check_parity(engine: Engine, module: nn.Module, size: int) -> None:

@@ -47,13 +47,14 @@ class FeatureCache:
         versions: dict[str, str],
     ) -> None:
         """Use the model's backbone as it is now; `versions` of the runtimes are part of the cache's key."""
+        weights = state_sha256(model)
         self._create_engine = lambda: create_engine(
-            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device
+            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device, f"{backbone} {weights}"
         )
         self._key = {
             "version": _VERSION,
             "backbone": backbone,
-            "weights": state_sha256(model),
+            "weights": weights,
             "preprocess": preprocess.model_dump(mode="json"),
             "engine": engine,
             "device": device,

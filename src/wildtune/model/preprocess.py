@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transforms
+from torch.nn.functional import interpolate
 
 from wildtune.frozen import Frozen
 from wildtune.model.backbone import BackboneFacts, larger_size
@@ -154,13 +154,18 @@ def _fitted_shape(pixels: Tensor, pre: Preprocess) -> tuple[int, int]:
 
 def resize_pixels(pixels: Tensor, height: int, width: int, pre: Preprocess) -> Tensor:
     """Resize (3, H, W) pixels on the 0-255 scale to (3, height, width) float32."""
-    mode = transforms.InterpolationMode(pre.interpolation)
-    if pre.antialias:
+    if not pre.antialias:
+        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    if pixels.shape[-2:] != (height, width):
+        # As a batch of one whose strides say plainly that a pixel's colours lie together: else torch rearranges them.
+        batch = pixels.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
         # Eight-bit resizing is several times faster and its rounding is below anything a photo's codec does.
-        resized = transforms.resize(pixels, [height, width], interpolation=mode, antialias=True)
-        return resized.to(torch.float32, memory_format=torch.contiguous_format)
-    pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-    return transforms.resize(pixels, [height, width], interpolation=mode, antialias=False).clamp_(0, 255)
+        pixels = interpolate(
+            batch, (height, width), mode=pre.interpolation, align_corners=False, antialias=pre.antialias
+        )[0]
+    if pre.antialias:
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.clamp_(0, 255)
 
 
 def adjust_pixels(pixels: Tensor, pre: Preprocess) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -11,14 +12,15 @@ from torch.nn.functional import linear
 
 from wildtune import runtime
 from wildtune.model.backbone import FeatureExtractor, head_of
-from wildtune.model.bundle import Bundle
-from wildtune.model.engine import Engine, choose_engine, create_engine
+from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_head, weights_identity
+from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
-from wildtune.photos.sources import Detections
 from wildtune.predict.predictions import Predictions
-from wildtune.progress import ProgressCallback, Reporter
+from wildtune.progress import ProgressCallback
+
+Head = tuple[Tensor, Tensor | None]
 
 
 class Predictor:
@@ -27,22 +29,19 @@ class Predictor:
     The head is computed in float64, so that a photo's logits do not depend on the photos beside it.
     """
 
-    def __init__(self, bundle: Bundle, engine: str = "openvino", threads: int = 1, device: str = "cpu") -> None:
-        """Predict with `engine`, "openvino" or "torch" as in `create_engine`; it is made when first needed."""
-        self.bundle = bundle
-        self._create_engine = lambda: create_engine(
-            FeatureExtractor(bundle.model.to(device)), bundle.preprocess.size, engine, threads, device
-        )
+    def __init__(self, facts: BundleFacts, create_engine: Callable[[], Engine], head: Head) -> None:
+        """Predict as a bundle of these facts does, with the (C, D) weight and (C,) bias of its head.
+
+        The backbone's engine is made when it is first needed.
+        """
+        self.facts = facts
+        self._create_engine = create_engine
+        weight, bias = head
+        self._head = weight.detach().cpu().double(), None if bias is None else bias.detach().cpu().double()
 
     @cached_property
     def _engine(self) -> Engine:
         return self._create_engine()
-
-    @cached_property
-    def _head(self) -> tuple[Tensor, Tensor | None]:
-        head = head_of(self.bundle.model)
-        weight, bias = (None if part is None else part.detach().cpu().double() for part in (head.weight, head.bias))
-        return weight, bias
 
     def predict(
         self, catalogue: Catalogue, photos: Sequence[Photo] | None = None, progress: ProgressCallback | None = None
@@ -52,11 +51,11 @@ class Predictor:
         Memory is bounded whatever the number of photos: a few are decoded ahead of the network.
         """
         chosen = catalogue.photos if photos is None else photos
-        logits = np.full((len(chosen), len(self.bundle.class_names)), np.nan, dtype=np.float32)
+        logits = np.full((len(chosen), len(self.facts.class_names)), np.nan, dtype=np.float32)
         errors = [""] * len(chosen)
 
         def load(row: int) -> Tensor | None:
-            loaded = load_input(catalogue, chosen[row], self.bundle.preprocess)
+            loaded = load_input(catalogue, chosen[row], self.facts.preprocess)
             if isinstance(loaded, Tensor):
                 return loaded
             errors[row] = loaded
@@ -79,29 +78,45 @@ class Predictor:
             labels=tuple(photo.label for photo in photos),
             errors=errors,
             logits=logits,
-            class_names=self.bundle.class_names,
-            calibration=self.bundle.calibration,
+            class_names=self.facts.class_names,
+            calibration=self.facts.calibration,
         )
 
 
-def create_predictor(bundle: Bundle) -> Predictor:
-    """Make a bundle ready to predict with all that this machine has."""
-    threads = runtime.compute_threads()
+def create_predictor(
+    bundle: Bundle, engine: str = "", threads: int = 0, device: str = "", identity: str = ""
+) -> Predictor:
+    """Make a bundle ready to predict, by default with all that this machine has.
+
+    `engine` ("openvino" or "torch") and `identity` are those of `create_engine`.
+    """
+    threads, device = threads or runtime.compute_threads(), device or runtime.detect_device()
     runtime.set_threads(threads)
-    device = runtime.detect_device()
-    return Predictor(bundle, choose_engine(bundle.model, device), threads, device)
+    head = head_of(bundle.model)
+    kind = engine or choose_engine(bundle.model, device)
+    return Predictor(
+        bundle,
+        lambda: create_engine(
+            FeatureExtractor(bundle.model.to(device)), bundle.preprocess.size, kind, threads, device, identity
+        ),
+        (head.weight, head.bias),
+    )
 
 
-def say_what_it_knows(bundle: Bundle, detections: Detections | None, reporter: Reporter) -> None:
-    """Say so where a classifier of crops is given whole photos, or one of whole photos crops."""
-    crops = bundle.provenance.get("detections")
-    if crops and detections is None:
-        reporter.say(
-            "note: the classifier was trained on crops of animals and is given whole photos: --detections FILE crops "
-            f"them (threshold {crops['threshold']:g}, margin {crops['margin']:g} in training)"
-        )
-    elif detections is not None and not crops:
-        reporter.say("note: the classifier was trained on whole photos and is given crops: its scores may be lower")
+def open_predictor(run: Path) -> Predictor:
+    """Make the bundle of a run folder, or a bundle's folder, ready to predict with all that this machine has.
+
+    A backbone that OpenVINO took over before is run without making the network, which is most of the time that
+    predicting one photo takes. Raises CommandError as `load_bundle` does.
+    """
+    facts, identity, head = load_facts(run), weights_identity(run), load_head(run)
+    if head is not None and runtime.detect_device() == "cpu":
+        threads = runtime.compute_threads()
+        runtime.set_threads(threads)
+        engine = find_engine(identity, facts.preprocess.size, threads)
+        if engine is not None:
+            return Predictor(facts, lambda: engine, head)
+    return create_predictor(load_bundle(run), identity=identity)
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:

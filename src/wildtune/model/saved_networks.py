@@ -1,0 +1,71 @@
+"""Networks that OpenVINO has taken over, kept in the cache: that takes seconds, reading one again a fraction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wildtune import files, runtime
+
+# The most that are kept; the one that has not been used for longest goes first.
+KEPT = 8
+
+# Another number takes every network over anew; raise it when the same weights would give another one.
+_VERSION = 1
+_NETWORK = "network.xml"
+
+
+def find_network(identity: str, size: int) -> Path | None:
+    """Return the file of a network for square inputs of `size` pixels, None where none is kept.
+
+    `identity` tells its architecture and weights from all others.
+    """
+    path = _folder(identity, size) / _NETWORK
+    if not path.exists():
+        return None
+    with suppress(OSError):  # as in a cache that may only be read
+        os.utime(path.parent)
+    return path
+
+
+def keep_network(network: Any, identity: str, size: int) -> None:
+    """Keep an OpenVINO model for `find_network`, whole or not at all; where it cannot be written nothing fails."""
+    import openvino
+
+    folder = _folder(identity, size)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".part"))
+        try:
+            openvino.save_model(network, temporary / _NETWORK, compress_to_fp16=False)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _forget_oldest(folder.parent)
+    except (OSError, RuntimeError):  # a full disk, or another process was quicker
+        return
+
+
+def forget_network(identity: str, size: int) -> None:
+    """Throw away a network that turned out to be damaged."""
+    shutil.rmtree(_folder(identity, size), ignore_errors=True)
+
+
+def _folder(identity: str, size: int) -> Path:
+    about = runtime.environment()
+    # It was held against torch on this processor, with these versions.
+    versions = {name: about["packages"][name] for name in ("openvino", "timm", "torch")}
+    key = json.dumps([_VERSION, identity, size, about["processor"], versions], sort_keys=True)
+    return files.cache_folder("networks") / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _forget_oldest(place: Path) -> None:
+    used = sorted((entry.stat().st_mtime, entry) for entry in place.iterdir())
+    for _, entry in used[:-KEPT]:
+        shutil.rmtree(entry, ignore_errors=True)
