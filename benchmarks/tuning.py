@@ -187,10 +187,11 @@ def write_list(asked: argparse.Namespace) -> Path:
     return path
 
 
-def search_by_training(asked: argparse.Namespace) -> tuple[Recipe, optuna.Study]:
+def search_by_training(asked: argparse.Namespace) -> tuple[Recipe | None, optuna.Study]:
     """Spend the minutes on full trainings that Optuna chooses and prunes, judged by validation accuracy.
 
-    What a session that was cut had not ended is tried again and not counted.
+    What a session that was cut had not ended is tried again and not counted. Returns the best recipe, None where the
+    minutes were too few for a single training.
     """
     os.environ["WILDTUNE_CACHE"] = str(asked.out / "cache-optuna")
     folder: Path = asked.out / "optuna"
@@ -213,7 +214,7 @@ def search_by_training(asked: argparse.Namespace) -> tuple[Recipe, optuna.Study]
         _try(asked, study, source, folder, time.monotonic() + left_s)
     done = study.get_trials(states=(TrialState.COMPLETE,))
     if not done:
-        raise SystemExit(f"Not one full training ended within {asked.minutes:g} minutes. Give more --minutes.")
+        return None, study
     best = max(done, key=lambda trial: (trial.value, -trial.number))
     return create_recipe(asked, "default", *suggest(optuna.trial.FixedTrial(best.params))), study  # type: ignore[arg-type]
 
@@ -277,7 +278,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.photos, asked.out = asked.photos.resolve(), asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
-    recipes: dict[str, Callable[[], Recipe]] = {
+    recipes: dict[str, Callable[[], Recipe | None]] = {
         "tuned": lambda: tune(asked),
         "default": lambda: create_recipe(asked),
         "optuna": lambda: search_by_training(asked)[0],
@@ -285,7 +286,8 @@ def main() -> None:
     if asked.lab5_epochs:
         changes = ("input.clip=true", f"stages.1.epochs={asked.lab5_epochs}")
         recipes["lab5"] = lambda: create_recipe(asked, "lab5", *changes)
-    runs = {name: train(asked, name, recipe()) for name, recipe in recipes.items()}
+    found = {name: create() for name, create in recipes.items()}
+    runs = {name: train(asked, name, recipe) for name, recipe in found.items() if recipe is not None}
     tests = [
         {photo for photo, side in ((row["sha256"], row["split"]) for row in _rows(run)) if side == "test"}
         for run in runs.values()
