@@ -135,8 +135,14 @@ def test_an_interrupted_cross_validation_ends_as_a_whole_one(
 
     out = tmp_path / "cut"
     monkeypatch.setattr(loop.StageTrainer, "train_step", count_and_die)
+    # A beginning that was given up before it had a plan, by a kill in the middle of a file, leaves nothing behind.
+    (out / "fold-1").mkdir(parents=True)
+    for place in (out, out / "fold-1"):
+        (place / "corrections.csv").write_text("path,action,label\nno/such.png,drop,\n")
+        (place / ".split.csv.abc.part").write_text("half")
     with pytest.raises(Killed):
         folds.train_folds(grouped, recipe, COUNT, out)
+    assert not (out / "fold-1" / "corrections.csv").exists()
     monkeypatch.setattr(loop.StageTrainer, "train_step", real)
     assert (out / "fold-2" / "plan.toml").exists()
     assert not (out / "fold-3").exists()

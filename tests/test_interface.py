@@ -14,6 +14,7 @@ import wildtune
 import wildtune.errors
 import wildtune.job
 from wildtune import cli
+from wildtune.predict import predicting
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
 
@@ -189,6 +190,33 @@ def test_a_folder_that_is_no_run_ends_with_2(
     ):
         assert run_main(monkeypatch, *command) == 2
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_demo_stays_out_of_the_users_photos(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos" / "lynx").mkdir(parents=True)
+    assert run_main(monkeypatch, "demo", "--out", str(tmp_path)) == 2
+    assert "such as lynx. Choose another --out." in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["lynx"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", "the GPU is out of memory"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "wildtune: out of memory"),
+    ],
+)
+def test_too_little_memory_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, said: str, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(predicting, "predict", fail)
+    assert run_main(monkeypatch, "predict", str(tmp_path), str(tmp_path)) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -402,12 +402,14 @@ def main() -> None:
         print(f"wildtune: {where}{error.strerror or error}. Nothing that was finished is lost.", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
-        if debug or "out of memory" not in str(error):
+        # torch has no type of its own for the memory of a CPU, whose allocators say one of these.
+        if debug or not any(said in str(error).lower() for said in ("out of memory", "allocate memory")):
             raise
-        print("wildtune: the GPU is out of memory. A smaller batch_size or input.size needs less.", file=sys.stderr)
+        where = "the GPU is out of memory" if "CUDA" in str(error) else "out of memory"
+        print(f"wildtune: {where}. A smaller batch_size, input.size or backbone needs less.", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
-        print("wildtune: out of memory. A smaller batch_size or backbone needs less.", file=sys.stderr)
+        print("wildtune: out of memory. A smaller batch_size, input.size or backbone needs less.", file=sys.stderr)
         sys.exit(2)
     finally:
         gc.unfreeze()  # for whoever calls this within a longer life

@@ -53,6 +53,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def names_in(folder: Path) -> set[str]:
+    """Return the names of what a folder holds, but for what a killed process has left half written."""
+    return {path.name for path in folder.iterdir() if not (path.name[:1] == "." and path.suffix == ".part")}
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically, making its folder if need be."""
     with replacing(path) as temporary:
@@ -65,11 +70,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]], quoted: bool = False) -> str:
-    """Return a header and rows as CSV with line feeds; `quoted` puts every cell in quotation marks."""
+    """Return a header and rows as CSV with line feeds; `quoted` puts every cell in quotation marks.
+
+    So does a carriage return in any cell, as in the name of a macOS folder's icon: readers take it for a line's end.
+    """
+    table = [["" if cell is None else str(cell) for cell in row] for row in (columns, *rows)]
+    quoted = quoted or any("\r" in cell for row in table for cell in row)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL).writerows(table)
     return text.getvalue()
 
 

@@ -64,8 +64,7 @@ def train_folds(
         raise CommandError(f"{out} exists already. Choose another --out{hint}")
     job.require_outside(out, Path(source))
     recipe = job.with_absolute_paths(_of_fold(recipe, folds, 1))
-    if corrections:
-        files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
+    job.copy_corrections(corrections, out)
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about: dict[str, Any] = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     about |= {**runtime.environment(), **job.detections_record(detections), **spoken.record()}
@@ -94,6 +93,9 @@ def resume_folds(
     about = json.loads((folder / "environment.json").read_text("utf-8"))
     detections = job.moved_detections(folder, about.get("detections"), detections_path)
     spoken = recorded_language(about)
+    for run in (folder, *folder.glob("fold-*")):
+        if (run / "environment.json").exists():
+            job.record_places(run, source, detections)
     return _go_on(folder, recipe, source or about["photos"], detections, source, reporter or Reporter(), spoken)
 
 
@@ -102,7 +104,7 @@ def _is_taken(out: Path) -> bool:
     if not out.exists():
         return False
     begun = {_INDEX, "recipe.toml", "environment.json", "corrections.csv", "fold-1"}
-    names = {path.name for path in out.iterdir()} if out.is_dir() else {""}
+    names = files.names_in(out) if out.is_dir() else {""}
     return bool(names - begun) or (out / "fold-1" / "plan.toml").exists()
 
 

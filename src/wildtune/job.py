@@ -86,10 +86,9 @@ def train(
     """
     out, where, reporter = Path(out), Path(source), reporter or Reporter()
     spoken = find_language(language)
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - _BEFORE_THE_PLAN):
-        raise CommandError(
-            f"{out} exists already. Choose another --out, or go on with it: wildtune train --resume {out}"
-        )
+    if out.exists() and (not out.is_dir() or files.names_in(out) - _BEFORE_THE_PLAN):
+        hint = f", or go on with it: wildtune train --resume {out}" if (out / "plan.toml").exists() else "."
+        raise CommandError(f"{out} exists already. Choose another --out{hint}")
     require_outside(out, where)
     check_backbone(recipe.backbone)
     recipe = with_absolute_paths(recipe)
@@ -105,8 +104,7 @@ def train(
     corrected = files.sha256_file(Path(corrections)) if corrections else ""
     plan = create_plan(recipe, split, model, facts, str(catalogue.root), corrected)
     reporter.log_to(out / "train.log")
-    if corrections:
-        files.write_bytes(out / "corrections.csv", Path(corrections).read_bytes())
+    copy_corrections(corrections, out)
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about: dict[str, Any] = {
         "photos": str(where.resolve()),
@@ -170,9 +168,7 @@ def resume(
     reporter.log_to(folder / "train.log")
     runtime.set_threads(plan.threads)
     cache = create_cache(model, plan, now)
-    if source is not None:  # where they are now, for whoever needs them after this
-        about["photos"] = str(Path(source).resolve())
-        _save_environment(folder, about)
+    record_places(folder, source, detections)
     return _carry_out(plan, findings, split, model, cache, folder, reporter, detections, spoken)
 
 
@@ -263,6 +259,11 @@ def demo(out: str | Path, reporter: Reporter | None = None, language: str = "en"
     if (out / "run" / "plan.toml").exists():
         raise CommandError(
             f"{out} holds a demo already. Choose another --out, or go on with it: wildtune train --resume {out / 'run'}"
+        )
+    others = files.names_in(out / "photos") - set(SPECIES) if (out / "photos").is_dir() else set()
+    if others:
+        raise CommandError(
+            f"{out / 'photos'} holds other things than the demo's photos, such as {min(others)}. Choose another --out."
         )
     reporter = reporter or Reporter()
     reporter.say(
@@ -521,6 +522,24 @@ def record_language(folder: Path, language: Language) -> None:
     """Keep the language of a run's or a cross-validation's reports, for when it is gone on with."""
     about = json.loads((folder / "environment.json").read_text("utf-8"))
     _save_environment(folder, {key: value for key, value in about.items() if key != "language"} | language.record())
+
+
+def record_places(folder: Path, source: str | Path | None, detections: Detections | None) -> None:
+    """Keep where a run's photos, where `source` says so, and its detections are now, for whoever needs them later."""
+    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    now = (
+        about | ({"photos": str(Path(source).resolve())} if source is not None else {}) | detections_record(detections)
+    )
+    if now != about:
+        _save_environment(folder, now)
+
+
+def copy_corrections(corrections: str | Path | None, folder: Path) -> None:
+    """Keep the corrections that the work in `folder` begins with there; those of an earlier beginning are not its."""
+    if corrections:
+        files.write_bytes(folder / "corrections.csv", Path(corrections).read_bytes())
+    else:
+        (folder / "corrections.csv").unlink(missing_ok=True)
 
 
 def _save_environment(folder: Path, about: dict[str, Any]) -> None:

@@ -129,6 +129,10 @@ def resume_tuning(
     if minutes is not None:
         with Ledger(folder) as ledger:
             more["minutes"] = ledger.spent() / 60 + minutes
+    if source is not None:  # where they are now, for whoever goes on after this
+        more["photos"] = str(Path(source).resolve())
+    if detections_path is not None:
+        more |= job.detections_record(detections)
     if more:
         about |= more
         _save_about(folder, about)
@@ -363,7 +367,7 @@ def _check_out(out: Path, folder: Path) -> None:
             f"{folder} holds a tuning already. Choose another --out, or go on with it:\n"
             f"wildtune tune --resume --out {out}"
         )
-    if out.exists() or (folder.exists() and {path.name for path in folder.iterdir()} - _BEFORE_THE_TRIALS):
+    if out.exists() or (folder.exists() and files.names_in(folder) - _BEFORE_THE_TRIALS):
         raise CommandError(f"{out if out.exists() else folder} exists already. Choose another --out.")
 
 

@@ -68,6 +68,11 @@ def test_review_aims_at_what_the_photos_could_show() -> None:
     assert partly.accuracy == 0.95
     assert 0.2 <= partly.reviewed <= 0.25
     assert right[confidence >= partly.least_confidence].mean() >= 0.95
+    # The confidences that 150 photos share keep all of them, of which a third are wrong, or none.
+    tied = find_review_rule(np.repeat([1.0, 0.5], [150, 50]), np.arange(200) % 150 < 100, 0.95)
+    assert tied.least_confidence == 1.0
+    assert tied.accuracy == pytest.approx(1 - share_upper_bound(50, 150, 0.95))
+    assert tied.reviewed == 0.25
     hopeless = find_review_rule(confidence, np.arange(200) % 2 == 0, 0.95)
     assert hopeless.reviewed == 0.5
     assert hopeless.accuracy == pytest.approx(1 - share_upper_bound(50, 100, 0.95))

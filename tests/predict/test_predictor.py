@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -98,6 +99,7 @@ def test_a_run_on_crops_is_resumed_on_the_same_crops(
     with pytest.raises(CommandError, match=rf"no longer at .*\n.*--resume {run.folder} --detections FILE"):
         job.resume(run.folder)
     assert job.resume(run.folder, detections_path=moved).folder == run.folder
+    assert job.resume(run.folder).folder == run.folder, "where they have moved to is remembered"
     assert (run.folder / "evaluation.json").read_bytes() == before
     moved.write_text(json.dumps(megadetector([{**image, "detections": image["detections"][:1]} for image in images])))
     with pytest.raises(CommandError, match=rf"have changed .*\n.*\nIts crops depend on the detections too: {moved}"):
@@ -220,6 +222,9 @@ def test_predictions_survive_their_file(run: job.Run, photos: Path, tmp_path: Pa
     save_predictions(found, tmp_path / "p.csv")
     again = load_predictions(tmp_path / "p.csv")
     assert again.paths == found.paths
+    odd = dataclasses.replace(found, paths=("disc/Icon\r", 'a\n",b.png', *found.paths[2:]))
+    save_predictions(odd, tmp_path / "odd.csv")
+    assert load_predictions(tmp_path / "odd.csv").paths == odd.paths
     assert np.array_equal(again.predicted, found.predicted)
     np.testing.assert_allclose(again.probs, found.probs, atol=1e-5)
 

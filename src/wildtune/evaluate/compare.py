@@ -518,6 +518,6 @@ def _power_text(photos: int, pair: Pair) -> str:
     if pair.smallest is None:
         return f"{counted(photos, 'photo')} are too few to tell any two runs apart."
     return (
-        f"With {counted(photos, 'photo')}, differences of accuracy under {100 * pair.smallest:.1f} points cannot be "
-        "seen (80 % power)."
+        f"With {counted(photos, 'photo')}, a true difference of accuracy under {100 * pair.smallest:.1f} points would "
+        "be missed more than once in five times (80 % power)."
     )

@@ -42,15 +42,16 @@ def find_review_rule(confidence: np.ndarray, right: np.ndarray, certainty: float
     half fails already, it is taken all the same, and its own bound is all that is promised.
     """
     order = np.argsort(-confidence, kind="stable")
-    ranked, wrong = confidence[order], np.cumsum(~right[order])
-    counts = [max(1, math.ceil(share * len(ranked))) for share in _KEPT_SHARES]
+    # Rounded down, so that the photo a confidence comes from is not sent to review by its last digit.
+    ranked, wrong = np.floor(confidence[order] * 1e9) / 1e9, np.cumsum(~right[order])
+    # A confidence keeps all photos that share it, however many were wanted.
+    counts = [int((ranked >= ranked[max(1, math.ceil(share * len(ranked))) - 1]).sum()) for share in _KEPT_SHARES]
     target = next((t for t in _TARGETS if share_upper_bound(1, counts[0], certainty) <= 1 - t), _TARGETS[-1])
     bounds = [share_upper_bound(int(wrong[count - 1]), count, certainty) for count in counts]
     held = next((i for i, bound in enumerate(bounds) if bound > 1 - target), len(bounds))
     kept = counts[max(held - 1, 0)]
     return ReviewRule(
-        # Rounded down, so that the photo it comes from is not sent to review by the last digit.
-        least_confidence=0.0 if kept == len(ranked) else math.floor(float(ranked[kept - 1]) * 1e9) / 1e9,
+        least_confidence=0.0 if kept == len(ranked) else float(ranked[kept - 1]),
         accuracy=target if held else 1 - bounds[0],
         target=target,
         certainty=certainty,
