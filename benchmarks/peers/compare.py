@@ -117,6 +117,8 @@ def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, .
     for what, target in (("predict one photo", one), ("predict", str(photos))):
         ours = (program, "predict", str(place / "run"), target, "--out", "predictions.csv")
         jobs.append(Job(f"wildtune {what}", "wildtune", ours))
+        # The network that OpenVINO took over is kept, as it is after a training too.
+        jobs.append(Job(f"wildtune again {what}", "wildtune", ours, cold=False))
         for name, (script, *more) in scripts.items():
             # Where an option is given twice, the later counts.
             command = (script, "predict", *data, "--photos", target, *more)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -105,12 +106,16 @@ def head_prefix(model: nn.Module) -> str:
 
 def state_sha256(model: nn.Module) -> str:
     """Return a SHA-256 over the names and bytes of a classifier's weights without its head."""
+    return tensors_sha256(model.state_dict(), head_prefix(model))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], head: str) -> str:
+    """Return the same of weights by name, leaving out those whose names begin with `head`."""
     digest = hashlib.sha256()
-    prefix = head_prefix(model)
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(prefix):
+    for name in sorted(tensors):
+        if not name.startswith(head):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

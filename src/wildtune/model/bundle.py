@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.errors import CommandError
-from wildtune.model.backbone import create_classifier, head_of, head_prefix
+from wildtune.model.backbone import create_classifier, head_of, head_prefix, tensors_sha256
 from wildtune.model.calibration import Calibration
 from wildtune.model.preprocess import Preprocess
 
@@ -96,30 +96,23 @@ def load_facts(folder: Path) -> BundleFacts:
     )
 
 
-def load_head(folder: Path) -> tuple[Tensor, Tensor | None] | None:
-    """Return the (C, D) weight and (C,) bias of a bundle's head from its file, without making the network.
+def load_weights(folder: Path) -> tuple[str, Tensor, Tensor | None] | None:
+    """Read a bundle's weights without making its network.
 
+    Returns the SHA-256 of the backbone's, as `state_sha256` gives it, and the (C, D) weight and (C,) bias of the head;
     None where the bundle does not name its head, as older ones do not, or the file is not as it should be.
     """
     folder = bundle_folder(folder)
-    prefix = _read_about(folder).get("head")
-    if not prefix:
+    head = _read_about(folder).get("head")
+    if not head:
         return None
     try:
-        with safe_open(folder / _WEIGHTS, framework="pt") as weights:
-            names = set(weights.keys())
-            bias = weights.get_tensor(f"{prefix}bias") if f"{prefix}bias" in names else None
-            return weights.get_tensor(f"{prefix}weight"), bias
+        tensors = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError):
         return None
-
-
-def weights_identity(folder: Path) -> str:
-    """Return what tells a bundle's network from all others; "" where its weights are missing."""
-    folder = bundle_folder(folder)
-    if not (folder / _WEIGHTS).exists():
-        return ""
-    return f"{_read_about(folder)['backbone']} {files.sha256_file(folder / _WEIGHTS)}"
+    if f"{head}weight" not in tensors:
+        return None
+    return tensors_sha256(tensors, head), tensors[f"{head}weight"], tensors.get(f"{head}bias")
 
 
 def bundle_folder(folder: Path) -> Path:

@@ -138,6 +138,11 @@ def create_engine(
     return Engine(lambda x: _run_torch(module, x), CPU_BATCH, "torch")
 
 
+def network_identity(backbone: str, sha256: str) -> str:
+    """Return what tells a backbone with its weights, of that `state_sha256`, from all others."""
+    return f"{backbone} {sha256}"
+
+
 def find_engine(identity: str, size: int, threads: int) -> Engine | None:
     """Return the engine of a network that OpenVINO took over before, without the network; None where it is not kept."""
     path = find_network(identity, size) if identity else None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
-from wildtune.model.engine import Engine, create_engine
+from wildtune.model.engine import Engine, create_engine, network_identity
 from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
 from wildtune.progress import ProgressCallback
@@ -48,8 +48,9 @@ class FeatureCache:
     ) -> None:
         """Use the model's backbone as it is now; `versions` of the runtimes are part of the cache's key."""
         weights = state_sha256(model)
+        identity = network_identity(backbone, weights)
         self._create_engine = lambda: create_engine(
-            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device, f"{backbone} {weights}"
+            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device, identity
         )
         self._key = {
             "version": _VERSION,

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from wildtune import runtime
-from wildtune.model.backbone import FeatureExtractor, head_of
-from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_head, weights_identity
-from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine
+from wildtune.model.backbone import FeatureExtractor, head_of, state_sha256
+from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_weights
+from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine, network_identity
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
@@ -83,24 +83,21 @@ class Predictor:
         )
 
 
-def create_predictor(
-    bundle: Bundle, engine: str = "", threads: int = 0, device: str = "", identity: str = ""
-) -> Predictor:
+def create_predictor(bundle: Bundle, engine: str = "", threads: int = 0, device: str = "") -> Predictor:
     """Make a bundle ready to predict, by default with all that this machine has.
 
-    `engine` ("openvino" or "torch") and `identity` are those of `create_engine`.
+    `engine` is "openvino" or "torch" as in `create_engine`.
     """
     threads, device = threads or runtime.compute_threads(), device or runtime.detect_device()
     runtime.set_threads(threads)
-    head = head_of(bundle.model)
-    kind = engine or choose_engine(bundle.model, device)
-    return Predictor(
-        bundle,
-        lambda: create_engine(
-            FeatureExtractor(bundle.model.to(device)), bundle.preprocess.size, kind, threads, device, identity
-        ),
-        (head.weight, head.bias),
-    )
+    kind, size = engine or choose_engine(bundle.model, device), bundle.preprocess.size
+    head, sha256 = head_of(bundle.model), state_sha256(bundle.model)
+
+    def create() -> Engine:
+        identity = network_identity(bundle.backbone, sha256)
+        return create_engine(FeatureExtractor(bundle.model.to(device)), size, kind, threads, device, identity)
+
+    return Predictor(bundle, create, (head.weight, head.bias))
 
 
 def open_predictor(run: Path) -> Predictor:
@@ -109,14 +106,15 @@ def open_predictor(run: Path) -> Predictor:
     A backbone that OpenVINO took over before is run without making the network, which is most of the time that
     predicting one photo takes. Raises CommandError as `load_bundle` does.
     """
-    facts, identity, head = load_facts(run), weights_identity(run), load_head(run)
-    if head is not None and runtime.detect_device() == "cpu":
+    facts, weights = load_facts(run), load_weights(run)
+    if weights is not None and runtime.detect_device() == "cpu":
+        sha256, weight, bias = weights
         threads = runtime.compute_threads()
         runtime.set_threads(threads)
-        engine = find_engine(identity, facts.preprocess.size, threads)
+        engine = find_engine(network_identity(facts.backbone, sha256), facts.preprocess.size, threads)
         if engine is not None:
-            return Predictor(facts, lambda: engine, head)
-    return create_predictor(load_bundle(run), identity=identity)
+            return Predictor(facts, lambda: engine, (weight, bias))
+    return create_predictor(load_bundle(run))
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:
