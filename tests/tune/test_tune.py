@@ -23,7 +23,7 @@ import wildtune as wt
 from dying import MOMENTS, tune_until
 from shapes import small_recipe, write_photos
 from wildtune import cli, tuning
-from wildtune.errors import CommandError, RecipeError, TrainingError
+from wildtune.errors import CommandError, PhotosError, RecipeError, TrainingError
 from wildtune.files import read_csv
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import Correction, save_corrections
@@ -214,6 +214,15 @@ def material(count: int, width: int, informative: bool) -> Material:
     if informative:
         plain += 2 * targets[:, None] - 1
     return Material(plain, targets, np.arange(count), 2)
+
+
+def test_small_classes_are_tuned_on_fewer_folds_and_single_photos_refused() -> None:
+    plain = torch.zeros(9, 4)
+    folds = Material(plain, torch.arange(9) % 3, np.arange(9), 3).folds(0, 0)
+    assert sorted(np.unique(folds)) == [0, 1, 2]
+    for targets, groups in ((torch.arange(9), np.arange(9)), (torch.arange(9) % 3, np.zeros(9, dtype=np.int64))):
+        with pytest.raises(PhotosError, match=r"(?s)at least 2 photos.*Found 9 photos.*Add photos"):
+            Material(plain, targets, groups, 9).folds(0, 0)
 
 
 @pytest.mark.parametrize(("informative", "low", "high"), [(True, 0.9, 1.0), (False, 0.3, 0.7)])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wildtune.errors import PhotosError
 from wildtune.language import recorded
 from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
@@ -19,6 +20,7 @@ from wildtune.train.average import WeightAverage
 from wildtune.train.imbalance import create_loss, draw_photos, expected_draws
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.schedule import lr_factor
+from wildtune.wording import counted
 
 FOLDS = 5
 # What a loss that is no number, or that of a training given up, counts as: worse than any, and one that JSON holds.
@@ -51,9 +53,21 @@ class Material:
     num_classes: int
 
     def folds(self, seed: int, repeat: int) -> np.ndarray:
-        """Return the fold that holds each photo out, int64 (N,) from 0, groups whole; another repeat, other folds."""
-        count = min(FOLDS, len(np.unique(self.groups)))
-        return number_folds(self.targets.numpy(), self.groups, count, seed_from(seed, "tune folds", repeat))
+        """Return the fold that holds each photo out, int64 (N,) from 0, groups whole; another repeat, other folds.
+
+        Raises PhotosError where the photos cannot be divided.
+        """
+        folds = number_folds(self.targets.numpy(), self.groups, FOLDS, seed_from(seed, "tune folds", repeat))
+        if len(np.unique(folds)) < 2:
+            raise PhotosError(
+                "Tuning trains heads on some photos and judges them by the others: that needs a class with at least 2 "
+                "photos, in groups that can be parted.\n"
+                f"Found {counted(len(folds), 'photo')} for training and validation, "
+                f"{int(self.targets.bincount().max())} in the largest class, "
+                f"{counted(len(np.unique(self.groups)), 'group')}.\n"
+                "Add photos, or keep less together (split.group_by)."
+            )
+        return folds
 
 
 @dataclass(frozen=True)

@@ -163,9 +163,8 @@ class Searcher:
         if not design["points"]:
             self.reporter.say("augmentations: no time to try them")
             return []
-        parts = min(design["parts"], len(np.unique(self.material.groups)))
         part = number_folds(
-            self.material.targets.numpy(), self.material.groups, parts, seed_from(self.seed, "tune sweeps")
+            self.material.targets.numpy(), self.material.groups, design["parts"], seed_from(self.seed, "tune sweeps")
         )
         rows = np.flatnonzero(part == 0)
         self.reporter.say(
