@@ -267,7 +267,7 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
     searcher.search(found, policies)
     winner, needed = choose(searcher)
     tuned = with_stage(recipe, number, searcher.stage_of(winner.settings) if winner else recipe.stages[number])
-    said = [*([switched] if switched else []), _verdict(winner, searcher)]
+    said = [*([switched] if switched else []), *_balance(searcher.stage), _verdict(winner, searcher)]
     reasons = explain(searcher, found, policies, winner, needed)
     replaced = bool(winner or switched)
     if replaced and any(fine_tunes(tried) for tried in (start, tuned)):
@@ -294,6 +294,20 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
         trials=gather_trials(ledger),
         said=tuple(said),
     )
+
+
+def _balance(stage: Stage) -> list[str]:
+    """Say that each class counts the same, where it does."""
+    if stage.judged_by == "val_accuracy":
+        return []
+    return [
+        recorded(
+            "tuning",
+            "Each class counts the same in the heads' losses and accuracies, whatever its number of photos, because "
+            "the stage has imbalance = '{name}'.",
+            name=stage.imbalance,
+        )
+    ]
 
 
 def _verdict(winner: Comparison | None, searcher: Searcher) -> str:

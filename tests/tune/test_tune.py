@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -370,6 +371,32 @@ def test_the_reference_keeps_what_is_the_users_own(name: str) -> None:
     assert len(reference.stages) == len(start.stages)
 
 
+def test_the_reference_treats_unequal_classes_as_the_start_does() -> None:
+    start = load_recipe("lab5", ("stages.0.imbalance=class_weights", "stages.0.imbalance_strength=0.5"))
+    changed = load_recipe("lab5", ("stages.0.imbalance=class_weights", "stages.1.imbalance=logit_adjustment"))
+    head, full = create_reference(start).stages  # type: ignore[union-attr]
+    assert (head.imbalance, head.imbalance_strength, full.imbalance) == ("class_weights", 0.5, "none")
+    head, full = create_reference(changed).stages  # type: ignore[union-attr]
+    assert (head.imbalance, full.imbalance) == ("class_weights", "logit_adjustment")
+    assert create_reference(load_recipe("default", ("stages.0.imbalance=sampling",))) is None
+
+
+@pytest.mark.parametrize(("imbalance", "accuracy"), [("none", 0.9), ("class_weights", 0.5)])
+def test_classes_count_the_same_where_the_stage_is_judged_so(imbalance: str, accuracy: float) -> None:
+    targets = (torch.arange(90) % 10 == 0).long()
+    photos = Material(
+        torch.zeros(90, 4), targets, np.arange(90), 2
+    )  # nothing to tell: all are taken for the common one
+    changes = (f"stages.0.imbalance={imbalance}", "stages.0.imbalance_strength=0.01", "stages.0.epochs=40")
+    stage = small_recipe("stages.0.lr=0.1", *changes).stages[0]
+    training = Training(photos.plain[None], np.arange(90))
+    said: list[float] = []
+    found = train_heads(stage, photos, training, photos.folds(0, 0), 0, lambda _, loss: said.append(loss))
+    assert found.right.mean() == pytest.approx(accuracy)
+    assert found.losses.mean() == pytest.approx(said[-1])
+    assert compare_heads((stage, photos), (stage, photos), 0)["accuracy"] == pytest.approx(accuracy)
+
+
 def test_heads_are_compared_each_on_its_own_features() -> None:
     stage = small_recipe("stages.0.epochs=12", "stages.0.lr=0.05").stages[0]
     good, bad = (stage, material(90, 200, True)), (stage, material(90, 200, False))
@@ -408,24 +435,48 @@ def test_a_failed_trial_is_in_the_table_and_never_chosen(tmp_path: Path) -> None
     ]
 
 
-def test_a_real_training_that_diverges_does_not_end_the_tuning(
-    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def diverge(*_: Any) -> None:
-        raise TrainingError("The loss of stage 'finetune' became nan in epoch 1.\nLower its learning rate.")
-
-    split = wt.split_photos(wt.audit(wt.load_photos(done.photos)), small_recipe().split).without("test")
-    monkeypatch.setattr(confirm, "train_stages", diverge)
+def create_confirmer(source: Path, folder: Path, ledger: Ledger) -> Confirmer:
+    split = wt.split_photos(wt.audit(wt.load_photos(source)), small_recipe().split).without("test")
     photos = Material(
         torch.zeros(len(split.photos), 1),
         torch.zeros(len(split.photos), dtype=torch.int64),
         np.arange(len(split.photos)),
         3,
     )
+    return Confirmer(split, wt.load_photos(source), photos, folder, ledger, Reporter())
+
+
+def test_a_real_training_that_diverges_does_not_end_the_tuning(
+    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: Any) -> None:
+        raise TrainingError("The loss of stage 'finetune' became nan in epoch 1.\nLower its learning rate.")
+
+    monkeypatch.setattr(confirm, "train_stages", diverge)
     with Ledger(tmp_path) as ledger:
-        confirmer = Confirmer(split, wt.load_photos(done.photos), photos, tmp_path, ledger, Reporter())
+        confirmer = create_confirmer(done.photos, tmp_path, ledger)
         confirmer.confirm(small_recipe(), small_recipe("stages.0.lr=0.1"), Budget(None, None), 1.0)
         trials = gather_trials(ledger)
     assert {(t.state, t.reason) for t in trials} == {
         ("failed", "diverged: The loss of stage 'finetune' became nan in epoch 1.")
     }
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "said"),
+    [("none", ": validation accuracy lower by"), ("sampling", "balanced validation accuracy higher")],
+)
+def test_real_trainings_are_judged_by_the_score_that_training_judges_by(
+    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imbalance: str, said: str
+) -> None:
+    def train(_: Any, plan: Any, *__: Any) -> list[Any]:
+        shift = 0.1 if plan.recipe_name == "tuned" else 0.0
+        scores = {"val_loss": 0.5, "val_accuracy": 0.8 - shift, "val_balanced_accuracy": 0.6 + shift}
+        return [SimpleNamespace(kept=True, **scores)]
+
+    monkeypatch.setattr(confirm, "train_stages", train)
+    start = small_recipe(f"stages.1.imbalance={imbalance}")
+    tuned = start.model_copy(update={"name": "tuned"})
+    with Ledger(tmp_path) as ledger:
+        confirmer = create_confirmer(done.photos, tmp_path, ledger)
+        assert said in confirmer.confirm(start, tuned, Budget(None, None), 1.0)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
 from wildtune.runtime import computing_alone, seed_from
 from wildtune.train.average import WeightAverage
-from wildtune.train.imbalance import create_loss, draw_photos, expected_draws
+from wildtune.train.imbalance import class_weights, create_loss, draw_photos, expected_draws
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.schedule import lr_factor
 from wildtune.wording import counted
@@ -69,6 +69,16 @@ class Material:
             )
         return folds
 
+    def weights(self, stage: Stage) -> np.ndarray:
+        """Return how much each photo counts when heads of a stage are judged, (N,) float64 with a mean of 1.
+
+        Each class counts the same where training judges the stage by its balanced accuracy, else each photo.
+        """
+        if stage.judged_by == "val_accuracy":
+            return np.ones(len(self.targets))
+        classes = self.targets.numpy()
+        return class_weights(np.bincount(classes).tolist())[classes]
+
 
 @dataclass(frozen=True)
 class Training:
@@ -82,8 +92,8 @@ class Training:
 class HeldOut:
     """How each photo fares with the head that was trained without it.
 
-    losses    (N,) float64 nats
-    right     (N,) bool
+    losses    (N,) float64 nats, times what the photo counts (`Material.weights`)
+    right     (N,) float64, 1 where the head is right, else 0, times the same
     diverged  why the training was given up, in words; "" where it was not. All losses are then `DIVERGED`
     """
 
@@ -167,9 +177,8 @@ class _Trainer:
 
     @torch.no_grad()
     def held_out(self) -> HeldOut:
-        """Score each photo, without augmentation, by the head that never saw it."""
-        losses = np.empty(len(self.folds))
-        right = np.empty(len(self.folds), dtype=bool)
+        """Score each photo, without augmentation, by the head that never saw it; all count the same."""
+        losses, right = np.empty(len(self.folds)), np.empty(len(self.folds))
         with self.average.applied():
             for fold in range(self.count):
                 rows = np.flatnonzero(self.folds == fold)
@@ -179,6 +188,11 @@ class _Trainer:
                 losses[rows] = cross_entropy(logits.double(), targets, reduction="none").numpy()
                 right[rows] = (logits.argmax(dim=1) == targets).numpy()
         return HeldOut(np.minimum(np.nan_to_num(losses, nan=DIVERGED, posinf=DIVERGED), DIVERGED), right)
+
+    def weigh(self, found: HeldOut) -> HeldOut:
+        """Count each photo as much as the stage's heads are judged by it."""
+        weights = self.material.weights(self.stage)
+        return replace(found, losses=found.losses * weights, right=found.right * weights)
 
 
 def train_heads(
@@ -192,7 +206,8 @@ def train_heads(
     """Train a head for each fold with a stage's settings, and score every photo by the head that never saw it.
 
     The optimiser, its rates, the loss and the draws by class are those of a training of this stage; what is scored
-    are the weights after the last epoch. `say_epoch` is told (epoch from 1, mean validation loss) and may raise.
+    are the weights after the last epoch, with each photo counted by `material.weights`. `say_epoch` is told (epoch
+    from 1, mean validation loss) and may raise.
     A training whose loss explodes, or is no number, is given up at once (see `HeldOut.diverged`).
     It computes in one thread: two are a quarter faster on two idle cores, and some twenty times slower where another
     process wants one of them. So the result does not depend on the number of cores either.
@@ -211,8 +226,8 @@ def train_heads(
                 return _given_up(len(folds), epoch + 1, stage, value)
             past.append(value)
             if say_epoch:
-                say_epoch(epoch + 1, value)
-    return found
+                say_epoch(epoch + 1, float(trainer.weigh(found).losses.mean()))
+    return trainer.weigh(found)
 
 
 def _train_epoch(trainer: _Trainer, epoch: int, past: list[float]) -> float:
@@ -243,7 +258,7 @@ def _given_up(photos: int, epoch: int, stage: Stage, loss: float) -> HeldOut:
             epoch=epoch,
             epochs=stage.epochs,
         )
-    return HeldOut(np.full(photos, DIVERGED), np.zeros(photos, dtype=bool), said)
+    return HeldOut(np.full(photos, DIVERGED), np.zeros(photos), said)
 
 
 def find_rates(stage: Stage, material: Material, training: Training, folds: np.ndarray, seed: int) -> RangeTest:
