@@ -40,7 +40,7 @@ from wildtune.tune.ledger import JOURNAL, Ledger
 from wildtune.tune.origin import compare_heads, create_reference
 from wildtune.tune.result import Tuning
 from wildtune.tune.search import Comparison
-from wildtune.tune.spaces import create_augment, create_policies, create_space, key_of, start_settings
+from wildtune.tune.spaces import create_augment, create_policies, create_space, key_of, rates_between, start_settings
 
 TRIALS = 4
 
@@ -245,6 +245,25 @@ def test_the_range_test_brackets_the_rates_at_which_the_loss_falls() -> None:
     assert min(losses.values()) < 0.5 * found.losses[0]
 
 
+def test_features_that_are_no_numbers_are_said_to_be() -> None:
+    photos = Material(torch.full((90, 4), torch.nan), torch.arange(90) % 2, np.arange(90), 2)
+    with pytest.raises(TrainingError, match=r"(?s)first loss.*It is nan.*\[input\]"):
+        find_rates(small_recipe().stages[0], photos, Training(photos.plain[None], np.arange(90)), photos.folds(0, 0), 0)
+
+
+def test_a_loss_that_is_no_number_ends_its_trial(tmp_path: Path) -> None:
+    tried: list[str] = []
+
+    def evaluate(key: str) -> dict[str, Any]:
+        assert not tried, "done again"
+        tried.append(key)
+        return {"loss": float("nan"), "error": float("nan"), "accuracy": 0.3, "seconds": 1.0}
+
+    with Ledger(tmp_path) as ledger:
+        assert ledger.do_points("policies", ["a"], evaluate, lambda: True)["a"]["loss"] == DIVERGED
+        assert [(t.state, t.loss) for t in gather_trials(ledger)] == [("failed", None)]
+
+
 def test_the_spaces_hold_the_start_and_the_strengths_are_valid() -> None:
     for name in ("default", "lab5", "quick"):
         stage = load_recipe(name).stages[0]
@@ -254,6 +273,8 @@ def test_the_spaces_hold_the_start_and_the_strengths_are_valid() -> None:
             distribution._contains(distribution.to_internal_repr(start[key])) for key, distribution in space.items()
         )
         assert create_policies(stage)[stage.policy.name] == stage.policy
+    rates = rates_between(0.00123, 0.0567, 0.00123, 5)
+    assert (rates[0], rates[-1]) == (0.00123, 0.0567)
     half = create_augment({"crop_scale": 0.4, "flip": 0.5}, 0.5)
     assert (half.crop, half.crop_scale, half.flip) == ("random_resized", (0.7, 1.0), 0.25)
 

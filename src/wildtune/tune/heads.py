@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from wildtune.errors import PhotosError
+from wildtune.errors import PhotosError, TrainingError
 from wildtune.language import recorded
 from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
@@ -265,11 +265,19 @@ def find_rates(stage: Stage, material: Material, training: Training, folds: np.n
     """Raise the learning rate a little each step, and see from where on the loss falls and where it stops to.
 
     The range test of Smith ("Cyclical learning rates for training neural networks", WACV 2017), on a logarithmic
-    scale; the losses are smoothed over about ten steps. The stage's own rate is always between the two bounds.
+    scale; the losses are smoothed over about ten steps. The stage's own rate is always between the two bounds. Raises
+    TrainingError where the first loss, before anything is learned, is no number.
     """
     rates = np.geomspace(_LOWEST_RATE, _HIGHEST_RATE, _RANGE_STEPS)
     with computing_alone():
         losses = np.array(_raise_rate(_Trainer(stage, material, training, folds, seed), rates))
+    if not math.isfinite(losses[0]):
+        raise TrainingError(
+            f"The head's first loss should be a number, whatever its learning rate. It is {losses[0]:g}, so the "
+            "features of the photos are too large or no numbers.\n"
+            "See whether the recipe's [input] makes pixels far outside 0-255 (input.clip=true limits them), and "
+            "whether the weights are those of the backbone (--weights)."
+        )
     best = int(losses.argmin())
     fall = losses[0] - losses[best]
     first = int(np.argmax(losses <= losses[0] - _FALLING * fall))
