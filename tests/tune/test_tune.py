@@ -33,9 +33,9 @@ from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.tune import confirm
 from wildtune.tune.budget import Budget
-from wildtune.tune.conclude import STEPS, best_policies, gather_trials
+from wildtune.tune.conclude import STEPS, best_policies, choose, explain, gather_trials
 from wildtune.tune.confirm import Confirmer
-from wildtune.tune.heads import DIVERGED, Material, Training, find_rates, train_heads
+from wildtune.tune.heads import DIVERGED, Material, RangeTest, Training, find_rates, train_heads
 from wildtune.tune.ledger import JOURNAL, Ledger
 from wildtune.tune.origin import compare_heads, create_reference
 from wildtune.tune.result import Tuning
@@ -277,6 +277,77 @@ def test_the_spaces_hold_the_start_and_the_strengths_are_valid() -> None:
     assert (rates[0], rates[-1]) == (0.00123, 0.0567)
     half = create_augment({"crop_scale": 0.4, "flip": 0.5}, 0.5)
     assert (half.crop, half.crop_scale, half.flip) == ("random_resized", (0.7, 1.0), 0.25)
+
+
+class FewSettings:
+    """A search that tried so many settings, whose head has a loss by how many values differ from the start's."""
+
+    origin = "the start's"
+
+    def __init__(self, tried: int, best: list[dict[str, Any]], losses: dict[frozenset[str], float]) -> None:
+        self.start = start_settings(small_recipe().stages[0])
+        self._tried, self._losses = tried, losses
+        self._best = [{**self.start, **changes} for changes in best]
+
+    def tried(self) -> range:
+        return range(self._tried)
+
+    def finalists(self) -> list[dict[str, Any]]:
+        return self._best
+
+    def compare(self, settings: dict[str, Any], against: dict[str, Any]) -> Comparison | None:
+        ours, theirs = (
+            self._losses.get(frozenset(name for name in self.start if some[name] != self.start[name]))
+            for some in (settings, against)
+        )
+        return None if ours is None or theirs is None else Comparison(settings, ours, 0.9, ours - theirs, 0.01, 0.0)
+
+
+def reasons_of(searcher: Any) -> dict[str, str]:
+    return explain(searcher, RangeTest((), (), 1e-4, 1.0), {}, choose(searcher))
+
+
+def test_values_that_are_kept_say_what_they_were_compared_with() -> None:
+    changes = [{"epochs": 9}, {"epochs": 10}]
+    none_better = FewSettings(52, changes, {frozenset(): 0.5, frozenset(["epochs"]): 0.5})
+    assert reasons_of(none_better)["epochs"] == (
+        "the start's: none of the best 2 of 52 trials of policies and search beat it by more than its standard error"
+    )
+    one = FewSettings(52, changes[:1], {frozenset(): 0.5, frozenset(["epochs"]): 0.5})
+    assert "the best of 52 trials of policies and search did not beat it" in reasons_of(one)["epochs"]
+    too_late = FewSettings(1, changes, {})
+    assert reasons_of(too_late)["epochs"] == "the start's: time ran out before anything could be compared with it"
+
+
+def test_values_of_a_winner_say_why_and_against_what_is_handed_back() -> None:
+    every = {"weight_decay": 0.1, "epochs": 9, "lr": 0.02}
+    losses = {
+        frozenset(): 0.9,
+        frozenset(every): 0.3,
+        frozenset(["weight_decay", "epochs"]): 0.8,
+        frozenset(["weight_decay", "lr"]): 0.305,
+        frozenset(["weight_decay"]): 0.7,
+        frozenset(["epochs", "lr"]): 0.6,
+        frozenset(["lr"]): 0.4,
+    }
+    reasons = reasons_of(FewSettings(52, [every], losses))
+    assert reasons["epochs"] == "the start's: put back, because the change gained no more than its standard error"
+    assert reasons["batch_size"] == "the start's: the settings that did best have it too"
+    assert "validation loss 0.305" in reasons["weight_decay"]
+    assert "against 0.400" in reasons["weight_decay"]  # without it, and with the epochs put back
+    assert "against 0.700" in reasons["lr"]
+
+
+@pytest.mark.usefixtures("blank_charts")
+def test_a_tuning_whose_time_ran_out_says_so(done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WILDTUNE_CACHE", str(done.cache))
+    found = wt.tune(done.photos, small_recipe("stages.0.lr=0.02"), tmp_path / "tuned.toml", minutes=1e-4)
+    assert not found.replaced
+    assert "Time ran out before anything could be compared" in found.said[-1]
+    assert "--resume --minutes" in found.said[-1]
+    text = (tmp_path / "tuned.toml").read_text("utf-8")
+    assert "its values are kept" in text
+    assert "beat" not in text
 
 
 def test_time_spent_before_an_interruption_counts() -> None:
