@@ -31,13 +31,13 @@ from wildtune.report.tuning import write_tuning
 from wildtune.train.batches import create_cache, load_sides
 from wildtune.train.planning import create_plan, data_key, load_model
 from wildtune.tune.budget import Budget
-from wildtune.tune.conclude import best_policies, choose, explain, gather_trials, with_stage
+from wildtune.tune.conclude import Choice, best_policies, choose, explain, gather_trials, with_stage
 from wildtune.tune.confirm import Confirmer, estimate_s, fine_tunes, reserve_s
 from wildtune.tune.heads import DIVERGED, Material
 from wildtune.tune.ledger import Ledger
 from wildtune.tune.origin import REFERENCE, compare_heads, create_reference, head_number
 from wildtune.tune.result import Tuning, tuned_recipe_text
-from wildtune.tune.search import Comparison, Searcher
+from wildtune.tune.search import Searcher
 from wildtune.tune.views import Views
 from wildtune.wording import counted, duration, nats, percent
 
@@ -269,10 +269,11 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
     sweeps = searcher.sweep()
     searcher.choose_augments(sweeps)
     searcher.search(found, policies)
-    winner, needed = choose(searcher)
+    choice = choose(searcher)
+    winner = choice.winner
     tuned = with_stage(recipe, number, searcher.stage_of(winner.settings) if winner else recipe.stages[number])
-    said = [*([switched] if switched else []), _verdict(winner, searcher)]
-    reasons = explain(searcher, found, policies, winner, needed)
+    said = [*([switched] if switched else []), *_balance(searcher.stage), _verdict(choice, searcher)]
+    reasons = explain(searcher, found, policies, choice)
     replaced = bool(winner or switched)
     if replaced and any(fine_tunes(tried) for tried in (start, tuned)):
         guess_s = max(estimate_s(tried, photos, speed) for tried in (start, tuned))
@@ -300,8 +301,29 @@ def _tune_head(searcher: Searcher, start: Recipe, bench: _Bench, confirmer: Conf
     )
 
 
-def _verdict(winner: Comparison | None, searcher: Searcher) -> str:
-    photos = len(searcher.rows)
+def _balance(stage: Stage) -> list[str]:
+    """Say that each class counts the same, where it does."""
+    if stage.judged_by == "val_accuracy":
+        return []
+    return [
+        recorded(
+            "tuning",
+            "Each class counts the same in the heads' losses and accuracies, whatever its number of photos, because "
+            "the stage has imbalance = '{name}'.",
+            name=stage.imbalance,
+        )
+    ]
+
+
+def _verdict(choice: Choice, searcher: Searcher) -> str:
+    photos, winner = len(searcher.rows), choice.winner
+    if not choice.compared:
+        return recorded(
+            "tuning",
+            "Time ran out before anything could be compared with {origin} head: its values are kept. Go on with "
+            "--resume --minutes M.",
+            origin=searcher.origin,
+        )
     if winner is None:
         return recorded_counted(
             "tuning",

@@ -325,3 +325,10 @@ def test_errors(photos: list[Photo], message: str) -> None:
 def test_many_photos_take_little_time() -> None:
     photos = [photo(i, f"c{i % 500}") for i in range(20000)]
     assert 1800 < Counter(split(photos).sides)["val"] < 2200
+
+
+def test_more_folds_than_the_largest_class_has_photos_are_refused_in_words() -> None:
+    photos = [photo(i, "abc"[i % 3]) for i in range(9)]
+    assert counts_of(split(photos, folds=3, fold=1)).keys() >= {(name, "test") for name in "abc"}
+    with pytest.raises(PhotosError, match=r"(?s)4 folds need a class with as many photos\. The largest has 3\..*fewer"):
+        split(photos, folds=4, fold=1)

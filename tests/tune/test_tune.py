@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import wildtune as wt
 from dying import MOMENTS, tune_until
 from shapes import small_recipe, write_photos
 from wildtune import cli, tuning
-from wildtune.errors import CommandError, RecipeError, TrainingError
+from wildtune.errors import CommandError, PhotosError, RecipeError, TrainingError
 from wildtune.files import read_csv
 from wildtune.photos.catalogue import Catalogue, Photo
 from wildtune.photos.corrections import Correction, save_corrections
@@ -32,14 +33,14 @@ from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, dump_recipe, load_recipe
 from wildtune.tune import confirm
 from wildtune.tune.budget import Budget
-from wildtune.tune.conclude import STEPS, best_policies, gather_trials
+from wildtune.tune.conclude import STEPS, best_policies, choose, explain, gather_trials
 from wildtune.tune.confirm import Confirmer
-from wildtune.tune.heads import DIVERGED, Material, Training, find_rates, train_heads
+from wildtune.tune.heads import DIVERGED, Material, RangeTest, Training, find_rates, train_heads
 from wildtune.tune.ledger import JOURNAL, Ledger
 from wildtune.tune.origin import compare_heads, create_reference
 from wildtune.tune.result import Tuning
 from wildtune.tune.search import Comparison
-from wildtune.tune.spaces import create_augment, create_policies, create_space, key_of, start_settings
+from wildtune.tune.spaces import create_augment, create_policies, create_space, key_of, rates_between, start_settings
 
 TRIALS = 4
 
@@ -216,6 +217,15 @@ def material(count: int, width: int, informative: bool) -> Material:
     return Material(plain, targets, np.arange(count), 2)
 
 
+def test_small_classes_are_tuned_on_fewer_folds_and_single_photos_refused() -> None:
+    plain = torch.zeros(9, 4)
+    folds = Material(plain, torch.arange(9) % 3, np.arange(9), 3).folds(0, 0)
+    assert sorted(np.unique(folds)) == [0, 1, 2]
+    for targets, groups in ((torch.arange(9), np.arange(9)), (torch.arange(9) % 3, np.zeros(9, dtype=np.int64))):
+        with pytest.raises(PhotosError, match=r"(?s)at least 2 photos.*Found 9 photos.*Add photos"):
+            Material(plain, targets, groups, 9).folds(0, 0)
+
+
 @pytest.mark.parametrize(("informative", "low", "high"), [(True, 0.9, 1.0), (False, 0.3, 0.7)])
 def test_each_photo_is_scored_by_a_head_that_never_saw_it(informative: bool, low: float, high: float) -> None:
     photos = material(90, 200, informative)  # more values than photos: any labels can be learned by heart
@@ -235,6 +245,25 @@ def test_the_range_test_brackets_the_rates_at_which_the_loss_falls() -> None:
     assert min(losses.values()) < 0.5 * found.losses[0]
 
 
+def test_features_that_are_no_numbers_are_said_to_be() -> None:
+    photos = Material(torch.full((90, 4), torch.nan), torch.arange(90) % 2, np.arange(90), 2)
+    with pytest.raises(TrainingError, match=r"(?s)first loss.*It is nan.*\[input\]"):
+        find_rates(small_recipe().stages[0], photos, Training(photos.plain[None], np.arange(90)), photos.folds(0, 0), 0)
+
+
+def test_a_loss_that_is_no_number_ends_its_trial(tmp_path: Path) -> None:
+    tried: list[str] = []
+
+    def evaluate(key: str) -> dict[str, Any]:
+        assert not tried, "done again"
+        tried.append(key)
+        return {"loss": float("nan"), "error": float("nan"), "accuracy": 0.3, "seconds": 1.0}
+
+    with Ledger(tmp_path) as ledger:
+        assert ledger.do_points("policies", ["a"], evaluate, lambda: True)["a"]["loss"] == DIVERGED
+        assert [(t.state, t.loss) for t in gather_trials(ledger)] == [("failed", None)]
+
+
 def test_the_spaces_hold_the_start_and_the_strengths_are_valid() -> None:
     for name in ("default", "lab5", "quick"):
         stage = load_recipe(name).stages[0]
@@ -244,8 +273,81 @@ def test_the_spaces_hold_the_start_and_the_strengths_are_valid() -> None:
             distribution._contains(distribution.to_internal_repr(start[key])) for key, distribution in space.items()
         )
         assert create_policies(stage)[stage.policy.name] == stage.policy
+    rates = rates_between(0.00123, 0.0567, 0.00123, 5)
+    assert (rates[0], rates[-1]) == (0.00123, 0.0567)
     half = create_augment({"crop_scale": 0.4, "flip": 0.5}, 0.5)
     assert (half.crop, half.crop_scale, half.flip) == ("random_resized", (0.7, 1.0), 0.25)
+
+
+class FewSettings:
+    """A search that tried so many settings, whose head has a loss by how many values differ from the start's."""
+
+    origin = "the start's"
+
+    def __init__(self, tried: int, best: list[dict[str, Any]], losses: dict[frozenset[str], float]) -> None:
+        self.start = start_settings(small_recipe().stages[0])
+        self._tried, self._losses = tried, losses
+        self._best = [{**self.start, **changes} for changes in best]
+
+    def tried(self) -> range:
+        return range(self._tried)
+
+    def finalists(self) -> list[dict[str, Any]]:
+        return self._best
+
+    def compare(self, settings: dict[str, Any], against: dict[str, Any]) -> Comparison | None:
+        ours, theirs = (
+            self._losses.get(frozenset(name for name in self.start if some[name] != self.start[name]))
+            for some in (settings, against)
+        )
+        return None if ours is None or theirs is None else Comparison(settings, ours, 0.9, ours - theirs, 0.01, 0.0)
+
+
+def reasons_of(searcher: Any) -> dict[str, str]:
+    return explain(searcher, RangeTest((), (), 1e-4, 1.0), {}, choose(searcher))
+
+
+def test_values_that_are_kept_say_what_they_were_compared_with() -> None:
+    changes = [{"epochs": 9}, {"epochs": 10}]
+    none_better = FewSettings(52, changes, {frozenset(): 0.5, frozenset(["epochs"]): 0.5})
+    assert reasons_of(none_better)["epochs"] == (
+        "the start's: none of the best 2 of 52 trials of policies and search beat it by more than its standard error"
+    )
+    one = FewSettings(52, changes[:1], {frozenset(): 0.5, frozenset(["epochs"]): 0.5})
+    assert "the best of 52 trials of policies and search did not beat it" in reasons_of(one)["epochs"]
+    too_late = FewSettings(1, changes, {})
+    assert reasons_of(too_late)["epochs"] == "the start's: time ran out before anything could be compared with it"
+
+
+def test_values_of_a_winner_say_why_and_against_what_is_handed_back() -> None:
+    every = {"weight_decay": 0.1, "epochs": 9, "lr": 0.02}
+    losses = {
+        frozenset(): 0.9,
+        frozenset(every): 0.3,
+        frozenset(["weight_decay", "epochs"]): 0.8,
+        frozenset(["weight_decay", "lr"]): 0.305,
+        frozenset(["weight_decay"]): 0.7,
+        frozenset(["epochs", "lr"]): 0.6,
+        frozenset(["lr"]): 0.4,
+    }
+    reasons = reasons_of(FewSettings(52, [every], losses))
+    assert reasons["epochs"] == "the start's: put back, because the change gained no more than its standard error"
+    assert reasons["batch_size"] == "the start's: the settings that did best have it too"
+    assert "validation loss 0.305" in reasons["weight_decay"]
+    assert "against 0.400" in reasons["weight_decay"]  # without it, and with the epochs put back
+    assert "against 0.700" in reasons["lr"]
+
+
+@pytest.mark.usefixtures("blank_charts")
+def test_a_tuning_whose_time_ran_out_says_so(done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WILDTUNE_CACHE", str(done.cache))
+    found = wt.tune(done.photos, small_recipe("stages.0.lr=0.02"), tmp_path / "tuned.toml", minutes=1e-4)
+    assert not found.replaced
+    assert "Time ran out before anything could be compared" in found.said[-1]
+    assert "--resume --minutes" in found.said[-1]
+    text = (tmp_path / "tuned.toml").read_text("utf-8")
+    assert "its values are kept" in text
+    assert "beat" not in text
 
 
 def test_time_spent_before_an_interruption_counts() -> None:
@@ -361,6 +463,32 @@ def test_the_reference_keeps_what_is_the_users_own(name: str) -> None:
     assert len(reference.stages) == len(start.stages)
 
 
+def test_the_reference_treats_unequal_classes_as_the_start_does() -> None:
+    start = load_recipe("lab5", ("stages.0.imbalance=class_weights", "stages.0.imbalance_strength=0.5"))
+    changed = load_recipe("lab5", ("stages.0.imbalance=class_weights", "stages.1.imbalance=logit_adjustment"))
+    head, full = create_reference(start).stages  # type: ignore[union-attr]
+    assert (head.imbalance, head.imbalance_strength, full.imbalance) == ("class_weights", 0.5, "none")
+    head, full = create_reference(changed).stages  # type: ignore[union-attr]
+    assert (head.imbalance, full.imbalance) == ("class_weights", "logit_adjustment")
+    assert create_reference(load_recipe("default", ("stages.0.imbalance=sampling",))) is None
+
+
+@pytest.mark.parametrize(("imbalance", "accuracy"), [("none", 0.9), ("class_weights", 0.5)])
+def test_classes_count_the_same_where_the_stage_is_judged_so(imbalance: str, accuracy: float) -> None:
+    targets = (torch.arange(90) % 10 == 0).long()
+    photos = Material(
+        torch.zeros(90, 4), targets, np.arange(90), 2
+    )  # nothing to tell: all are taken for the common one
+    changes = (f"stages.0.imbalance={imbalance}", "stages.0.imbalance_strength=0.01", "stages.0.epochs=40")
+    stage = small_recipe("stages.0.lr=0.1", *changes).stages[0]
+    training = Training(photos.plain[None], np.arange(90))
+    said: list[float] = []
+    found = train_heads(stage, photos, training, photos.folds(0, 0), 0, lambda _, loss: said.append(loss))
+    assert found.right.mean() == pytest.approx(accuracy)
+    assert found.losses.mean() == pytest.approx(said[-1])
+    assert compare_heads((stage, photos), (stage, photos), 0)["accuracy"] == pytest.approx(accuracy)
+
+
 def test_heads_are_compared_each_on_its_own_features() -> None:
     stage = small_recipe("stages.0.epochs=12", "stages.0.lr=0.05").stages[0]
     good, bad = (stage, material(90, 200, True)), (stage, material(90, 200, False))
@@ -399,24 +527,48 @@ def test_a_failed_trial_is_in_the_table_and_never_chosen(tmp_path: Path) -> None
     ]
 
 
-def test_a_real_training_that_diverges_does_not_end_the_tuning(
-    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def diverge(*_: Any) -> None:
-        raise TrainingError("The loss of stage 'finetune' became nan in epoch 1.\nLower its learning rate.")
-
-    split = wt.split_photos(wt.audit(wt.load_photos(done.photos)), small_recipe().split).without("test")
-    monkeypatch.setattr(confirm, "train_stages", diverge)
+def create_confirmer(source: Path, folder: Path, ledger: Ledger) -> Confirmer:
+    split = wt.split_photos(wt.audit(wt.load_photos(source)), small_recipe().split).without("test")
     photos = Material(
         torch.zeros(len(split.photos), 1),
         torch.zeros(len(split.photos), dtype=torch.int64),
         np.arange(len(split.photos)),
         3,
     )
+    return Confirmer(split, wt.load_photos(source), photos, folder, ledger, Reporter())
+
+
+def test_a_real_training_that_diverges_does_not_end_the_tuning(
+    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: Any) -> None:
+        raise TrainingError("The loss of stage 'finetune' became nan in epoch 1.\nLower its learning rate.")
+
+    monkeypatch.setattr(confirm, "train_stages", diverge)
     with Ledger(tmp_path) as ledger:
-        confirmer = Confirmer(split, wt.load_photos(done.photos), photos, tmp_path, ledger, Reporter())
+        confirmer = create_confirmer(done.photos, tmp_path, ledger)
         confirmer.confirm(small_recipe(), small_recipe("stages.0.lr=0.1"), Budget(None, None), 1.0)
         trials = gather_trials(ledger)
     assert {(t.state, t.reason) for t in trials} == {
         ("failed", "diverged: The loss of stage 'finetune' became nan in epoch 1.")
     }
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "said"),
+    [("none", ": validation accuracy lower by"), ("sampling", "balanced validation accuracy higher")],
+)
+def test_real_trainings_are_judged_by_the_score_that_training_judges_by(
+    done: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imbalance: str, said: str
+) -> None:
+    def train(_: Any, plan: Any, *__: Any) -> list[Any]:
+        shift = 0.1 if plan.recipe_name == "tuned" else 0.0
+        scores = {"val_loss": 0.5, "val_accuracy": 0.8 - shift, "val_balanced_accuracy": 0.6 + shift}
+        return [SimpleNamespace(kept=True, **scores)]
+
+    monkeypatch.setattr(confirm, "train_stages", train)
+    start = small_recipe(f"stages.1.imbalance={imbalance}")
+    tuned = start.model_copy(update={"name": "tuned"})
+    with Ledger(tmp_path) as ledger:
+        confirmer = create_confirmer(done.photos, tmp_path, ledger)
+        assert said in confirmer.confirm(start, tuned, Budget(None, None), 1.0)[1]

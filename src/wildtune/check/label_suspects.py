@@ -260,8 +260,7 @@ def _cells(row: RankedLabel) -> Iterable[object]:
 def fold_numbers(targets: np.ndarray, groups: Sequence[str], seed: int = 0) -> np.ndarray:
     """Return the fold that holds each photo out when heads are cross-validated, int64 (N,) from 0, groups whole."""
     numbers = number_groups(groups)
-    count = min(FOLDS, int(numbers.max(initial=-1)) + 1, int(np.bincount(targets).max(initial=0)))
-    return number_folds(targets, numbers, count, seed_from(seed, "label folds"))
+    return number_folds(targets, numbers, FOLDS, seed_from(seed, "label folds"))
 
 
 def _confident_learning(targets: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, int]:

@@ -15,7 +15,7 @@ from wildtune.errors import PhotosError
 from wildtune.language import recorded, recorded_counted
 from wildtune.photos.audit import Findings
 from wildtune.photos.catalogue import SPLITS, Photo
-from wildtune.photos.folds import number_folds
+from wildtune.photos.folds import most_folds, number_folds
 from wildtune.photos.groups import group_photos
 from wildtune.photos.sources.reading import explain_os_error
 from wildtune.recipe import SplitOptions
@@ -274,6 +274,12 @@ def _hold_fold_out(
     index = {name: target for target, name in enumerate(class_names)}
     members = [(number, index[photo.label]) for number, group in enumerate(groups) for photo in group.photos]
     numbers, targets = np.array(members, dtype=np.int64).T
+    most = most_folds(targets, numbers)
+    if most < options.folds:
+        raise PhotosError(
+            f"{options.folds} folds need a class with as many photos. The largest has {most}.\n"
+            "Ask for fewer folds, or add photos."
+        )
     folds = number_folds(targets, numbers, options.folds, seed_from(options.seed, "folds"))
     if len(np.unique(folds)) < options.folds:
         raise PhotosError(

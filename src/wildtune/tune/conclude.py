@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from wildtune.language import recorded, recorded_counted
 from wildtune.recipe import Recipe, Stage
@@ -17,13 +18,34 @@ from wildtune.wording import nats, percent, rate
 STEPS = ("origin", "range", "policies", "sweeps", "search", "compare", "confirm")
 
 
-def choose(searcher: Searcher) -> tuple[Comparison | None, dict[str, Comparison | None]]:
-    """Return the settings that are better than the start's, as near to these as can be; None where there are none."""
+@dataclass(frozen=True)
+class Choice:
+    """What came of comparing the best few settings with the start's.
+
+    compared  how many could be compared before time ran out
+    winner    what is left of the best once values that are not needed were put back; None where none was better
+    needed    for each value that stays changed, the winner without that change, against it; None where that is the
+              start itself, or time had run out
+    put_back  the values whose change gained no more than its standard error
+    """
+
+    compared: int
+    winner: Comparison | None = None
+    needed: Mapping[str, Comparison | None] = field(default_factory=dict)
+    put_back: frozenset[str] = frozenset()
+
+
+def choose(searcher: Searcher) -> Choice:
+    """Look for settings that are better than the start's, as near to these as can be."""
     compared = [searcher.compare(settings, searcher.start) for settings in searcher.finalists()]
-    better = [found for found in compared if found is not None and found.better]
+    known = [found for found in compared if found is not None]
+    better = [found for found in known if found.better]
     if not better:
-        return None, {}
-    return simplify(searcher, min(better, key=lambda found: found.difference))
+        return Choice(len(known))
+    best = min(better, key=lambda found: found.difference)
+    winner, needed = simplify(searcher, best)
+    put_back = frozenset(name for name in TUNED if best.settings[name] != winner.settings[name])
+    return Choice(len(known), winner, needed, put_back)
 
 
 def with_stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
@@ -45,49 +67,65 @@ def best_policies(policies: Mapping[str, Outcome]) -> list[tuple[str, float, flo
     return [(name, lr, loss, error, accuracy) for loss, name, lr, error, accuracy in sorted(best.values())]
 
 
-def explain(
-    searcher: Searcher,
-    found: RangeTest,
-    policies: Mapping[str, Outcome],
-    winner: Comparison | None,
-    needed: Mapping[str, Comparison | None],
-) -> dict[str, str]:
+def explain(searcher: Searcher, found: RangeTest, policies: Mapping[str, Outcome], choice: Choice) -> dict[str, str]:
     """Return why each tuned value of the stage is what it is, by its key in the stage's table."""
-    start = searcher.start
-    settings = winner.settings if winner else start
-    trials = len(searcher.ledger.finished("search"))
-    reasons: dict[str, str] = {}
-    for name in TUNED:
-        key = {"policy": "policy.name", "augment": "augment.crop"}.get(name, name)
-        if winner and settings[name] != start[name]:
-            without = needed.get(name)
-            if without is not None:
-                beaten = recorded(
-                    "tuning",
-                    "against {number_loss}, {accuracy} with {value}",
-                    number_loss=nats(without.loss),
-                    accuracy=percent(without.accuracy),
-                    value=_value(name, start),
-                )
-            else:
-                own = searcher.compare(start, winner.settings)
-                beaten = _against_start(searcher.origin, own, _value(name, start))
-            reasons[key] = recorded(
-                "tuning",
-                "validation loss {loss}, {accuracy} {beaten}",
-                loss=nats(winner.loss),
-                accuracy=percent(winner.accuracy),
-                beaten=beaten,
-            )
-        else:
-            reasons[key] = recorded_counted(
-                "tuning",
-                "{origin}: nothing in {n:,} trial beat it by more than its standard error",
-                "{origin}: nothing in {n:,} trials beat it by more than its standard error",
-                trials,
-                origin=searcher.origin,
-            )
-    return {**reasons, **_rate_reasons(searcher, found, policies, settings, reasons)}
+    keys = {name: {"policy": "policy.name", "augment": "augment.crop"}.get(name, name) for name in TUNED}
+    reasons = {key: _explain_value(searcher, choice, name) for name, key in keys.items()}
+    return {**reasons, **_rate_reasons(searcher, found, policies, choice, reasons)}
+
+
+def _explain_value(searcher: Searcher, choice: Choice, name: str) -> str:
+    start, winner = searcher.start, choice.winner
+    if winner is None or winner.settings[name] == start[name]:
+        return _why_kept(searcher, choice, name)
+    without = choice.needed.get(name)
+    if without is not None:
+        beaten = recorded(
+            "tuning",
+            "against {number_loss}, {accuracy} with {value}",
+            number_loss=nats(without.loss),
+            accuracy=percent(without.accuracy),
+            value=_value(name, start),
+        )
+    else:
+        beaten = _against_start(searcher.origin, searcher.compare(start, winner.settings), _value(name, start))
+    return recorded(
+        "tuning",
+        "validation loss {loss}, {accuracy} {beaten}",
+        loss=nats(winner.loss),
+        accuracy=percent(winner.accuracy),
+        beaten=beaten,
+    )
+
+
+def _why_kept(searcher: Searcher, choice: Choice, name: str) -> str:
+    origin = searcher.origin
+    if name in choice.put_back:
+        return recorded(
+            "tuning", "{origin}: put back, because the change gained no more than its standard error", origin=origin
+        )
+    if choice.winner is not None:
+        return recorded("tuning", "{origin}: the settings that did best have it too", origin=origin)
+    if not choice.compared:
+        return recorded("tuning", "{origin}: time ran out before anything could be compared with it", origin=origin)
+    if choice.compared == 1:
+        return recorded_counted(
+            "tuning",
+            "{origin}: the best of {n:,} trial of policies and search did not beat it by more than its standard error",
+            "{origin}: the best of {n:,} trials of policies and search did not beat it by more than its standard error",
+            len(searcher.tried()),
+            origin=origin,
+        )
+    return recorded_counted(
+        "tuning",
+        "{origin}: none of the best {count} of {n:,} trial of policies and search beat it by more than its standard "
+        "error",
+        "{origin}: none of the best {count} of {n:,} trials of policies and search beat it by more than its standard "
+        "error",
+        len(searcher.tried()),
+        origin=origin,
+        count=choice.compared,
+    )
 
 
 def _against_start(origin: str, own: Comparison | None, value: str) -> str:
@@ -107,11 +145,12 @@ def _rate_reasons(
     searcher: Searcher,
     found: RangeTest,
     policies: Mapping[str, Outcome],
-    settings: Settings,
+    choice: Choice,
     reasons: Mapping[str, str],
 ) -> dict[str, str]:
     """Say of the rate where it lies within the range test, and of the policy how the others did."""
     start = searcher.start
+    settings = choice.winner.settings if choice.winner else start
     ranked = best_policies(policies)
     tested = {"low": rate(found.low), "high": rate(found.high)}
     said = {"lr": recorded("tuning", "{reason}; range test {low} to {high}", reason=reasons["lr"], **tested)}
@@ -119,7 +158,7 @@ def _rate_reasons(
     alike = sorted(
         (outcome["loss"], key) for key, outcome in policies.items() if f'"policy": "{start["policy"]}"' in key
     )
-    if settings["lr"] == start["lr"] and own and alike:
+    if settings["lr"] == start["lr"] and "lr" not in choice.put_back and own and len(alike) > 1:
         said["lr"] = recorded_counted(
             "tuning",
             "{origin}: validation loss {loss}, the best of {n} rates {best}; range test {low} to {high}",
@@ -130,8 +169,9 @@ def _rate_reasons(
             best=nats(alike[0][0]),
             **tested,
         )
-    if settings["policy"] == start["policy"] and len(ranked) > 1:
-        places = {name: (lr, loss) for name, lr, loss, _, _ in ranked}
+    places = {name: (lr, loss) for name, lr, loss, _, _ in ranked}
+    kept = settings["policy"] == start["policy"] and "policy" not in choice.put_back
+    if kept and start["policy"] in places and len(places) > 1:
         other = next(name for name, *_ in ranked if name != start["policy"])
         lr, loss = places[start["policy"]]
         said["policy.name"] = recorded(

@@ -37,7 +37,7 @@ _MOST_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Accuracy of the tuned recipe less the start's after real training, mean over `seeds` with its standard error."""
+    """Score of the tuned recipe less the start's after real training, mean over `seeds` with its standard error."""
 
     seeds: int
     difference: float
@@ -79,9 +79,10 @@ class Confirmer:
     def confirm(self, start: Recipe, tuned: Recipe, budget: Budget, guess_s: float) -> tuple[Confirmation | None, str]:
         """Train both recipes over as many seeds as the time allows; return what came out, or None, in words too.
 
-        A training is not begun where it and those that must follow would not fit; `guess_s` is about what one takes,
-        until the first has been measured.
+        Both are judged by the score that the start's last stage is judged by. A training is not begun where it and
+        those that must follow would not fit; `guess_s` is about what one takes, until the first has been measured.
         """
+        judged_by = start.stages[-1].judged_by
         costs: list[float] = []
         differences: list[float] = []
         for seed in range(1, MOST_SEEDS + 1):
@@ -92,17 +93,18 @@ class Confirmer:
                 key = key_of(name, seed, recipe.model_dump(mode="json"))
                 known = any(trial.user_attrs["key"] == key for trial in self._ledger.finished("confirm"))
                 if not known and budget.left_s() < missing * cost:
-                    return self._conclude(differences, missing * cost, budget)
-                done = self._ledger.do_points(
-                    "confirm", [key], functools.partial(self._train, name, recipe, seed), lambda: True
-                )[key]
+                    return self._conclude(differences, judged_by, missing * cost, budget)
+                train = functools.partial(self._train, name, recipe, seed, judged_by)
+                done = self._ledger.do_points("confirm", [key], train, lambda: True)[key]
                 shutil.rmtree(self._run(name, seed, key), ignore_errors=True)  # only now that its outcome is kept
                 costs.append(done["seconds"])
                 scores.append(done["accuracy"])
             differences.append(scores[1] - scores[0])
-        return self._conclude(differences, 0.0, budget)
+        return self._conclude(differences, judged_by, 0.0, budget)
 
-    def _conclude(self, differences: list[float], needed_s: float, budget: Budget) -> tuple[Confirmation | None, str]:
+    def _conclude(
+        self, differences: list[float], judged_by: str, needed_s: float, budget: Budget
+    ) -> tuple[Confirmation | None, str]:
         if len(differences) < LEAST_SEEDS:
             left = duration(max(0.0, budget.left_s()))
             return None, recorded(
@@ -115,22 +117,22 @@ class Confirmer:
         found = Confirmation(
             len(differences), float(np.mean(differences)), float(np.std(differences, ddof=1) / len(differences) ** 0.5)
         )
-        values = {"points": points(found.difference), "error": points(found.error)}
+        values = {"score": _name_of(judged_by), "points": points(found.difference), "error": points(found.error)}
         if found.difference >= 0:
             return found, recorded_counted(
                 "tuning",
-                "Real training over {n} seed, each with other folds: validation accuracy {points} more than the "
-                "start's, standard error {error}.",
-                "Real training over {n} seeds, each with other folds: validation accuracy {points} more than the "
-                "start's, standard error {error}.",
+                "Real training over {n} seed, each with other folds: {score} higher by {points} than the start's, "
+                "standard error {error}.",
+                "Real training over {n} seeds, each with other folds: {score} higher by {points} than the start's, "
+                "standard error {error}.",
                 found.seeds,
                 **values,
             )
         return found, recorded_counted(
             "tuning",
-            "Real training over {n} seed, each with other folds: validation accuracy {points} less than the start's, "
+            "Real training over {n} seed, each with other folds: {score} lower by {points} than the start's, "
             "standard error {error}.",
-            "Real training over {n} seeds, each with other folds: validation accuracy {points} less than the start's, "
+            "Real training over {n} seeds, each with other folds: {score} lower by {points} than the start's, "
             "standard error {error}.",
             found.seeds,
             **values,
@@ -139,7 +141,7 @@ class Confirmer:
     def _run(self, name: str, seed: int, key: str) -> Path:
         return self._folder / "confirm" / f"{name}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
-    def _train(self, name: str, recipe: Recipe, seed: int, key: str) -> Outcome:
+    def _train(self, name: str, recipe: Recipe, seed: int, judged_by: str, key: str) -> Outcome:
         started = time.perf_counter()
         folds = self._material.folds(recipe.seed, 100 + seed)
         sides = tuple("val" if fold == 0 else "train" for fold in folds)
@@ -154,7 +156,7 @@ class Confirmer:
         try:
             records = train_stages(model, plan, photos, run, runtime.environment()["packages"], self._reporter)
             kept = next(record for record in reversed(records) if record.kept)
-            about |= {"loss": kept.val_loss, "accuracy": kept.val_accuracy}
+            about |= {"loss": kept.val_loss, "accuracy": getattr(kept, judged_by)}
         except TrainingError as error:  # it diverged: as bad as can be, and no reason to end the tuning
             about |= {
                 "loss": DIVERGED,
@@ -162,6 +164,12 @@ class Confirmer:
                 "failed": recorded("trial", "diverged: {why}", why=str(error).splitlines()[0]),
             }
         return {**about, "seconds": time.perf_counter() - started}
+
+
+def _name_of(judged_by: str) -> str:
+    if judged_by == "val_accuracy":
+        return recorded("part", "validation accuracy")
+    return recorded("part", "balanced validation accuracy")
 
 
 def _what(name: str, seed: int) -> str:

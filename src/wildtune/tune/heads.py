@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wildtune.errors import PhotosError, TrainingError
 from wildtune.language import recorded
 from wildtune.photos.folds import number_folds
 from wildtune.recipe import Stage
 from wildtune.runtime import computing_alone, seed_from
 from wildtune.train.average import WeightAverage
-from wildtune.train.imbalance import create_loss, draw_photos, expected_draws
+from wildtune.train.imbalance import class_weights, create_loss, draw_photos, expected_draws
 from wildtune.train.optimizer import create_optimizer
 from wildtune.train.schedule import lr_factor
+from wildtune.wording import counted
 
 FOLDS = 5
 # What a loss that is no number, or that of a training given up, counts as: worse than any, and one that JSON holds.
@@ -51,9 +53,31 @@ class Material:
     num_classes: int
 
     def folds(self, seed: int, repeat: int) -> np.ndarray:
-        """Return the fold that holds each photo out, int64 (N,) from 0, groups whole; another repeat, other folds."""
-        count = min(FOLDS, len(np.unique(self.groups)))
-        return number_folds(self.targets.numpy(), self.groups, count, seed_from(seed, "tune folds", repeat))
+        """Return the fold that holds each photo out, int64 (N,) from 0, groups whole; another repeat, other folds.
+
+        Raises PhotosError where the photos cannot be divided.
+        """
+        folds = number_folds(self.targets.numpy(), self.groups, FOLDS, seed_from(seed, "tune folds", repeat))
+        if len(np.unique(folds)) < 2:
+            raise PhotosError(
+                "Tuning trains heads on some photos and judges them by the others: that needs a class with at least 2 "
+                "photos, in groups that can be parted.\n"
+                f"Found {counted(len(folds), 'photo')} for training and validation, "
+                f"{int(self.targets.bincount().max())} in the largest class, "
+                f"{counted(len(np.unique(self.groups)), 'group')}.\n"
+                "Add photos, or keep less together (split.group_by)."
+            )
+        return folds
+
+    def weights(self, stage: Stage) -> np.ndarray:
+        """Return how much each photo counts when heads of a stage are judged, (N,) float64 with a mean of 1.
+
+        Each class counts the same where training judges the stage by its balanced accuracy, else each photo.
+        """
+        if stage.judged_by == "val_accuracy":
+            return np.ones(len(self.targets))
+        classes = self.targets.numpy()
+        return class_weights(np.bincount(classes).tolist())[classes]
 
 
 @dataclass(frozen=True)
@@ -68,8 +92,8 @@ class Training:
 class HeldOut:
     """How each photo fares with the head that was trained without it.
 
-    losses    (N,) float64 nats
-    right     (N,) bool
+    losses    (N,) float64 nats, times what the photo counts (`Material.weights`)
+    right     (N,) float64, 1 where the head is right, else 0, times the same
     diverged  why the training was given up, in words; "" where it was not. All losses are then `DIVERGED`
     """
 
@@ -153,9 +177,8 @@ class _Trainer:
 
     @torch.no_grad()
     def held_out(self) -> HeldOut:
-        """Score each photo, without augmentation, by the head that never saw it."""
-        losses = np.empty(len(self.folds))
-        right = np.empty(len(self.folds), dtype=bool)
+        """Score each photo, without augmentation, by the head that never saw it; all count the same."""
+        losses, right = np.empty(len(self.folds)), np.empty(len(self.folds))
         with self.average.applied():
             for fold in range(self.count):
                 rows = np.flatnonzero(self.folds == fold)
@@ -165,6 +188,11 @@ class _Trainer:
                 losses[rows] = cross_entropy(logits.double(), targets, reduction="none").numpy()
                 right[rows] = (logits.argmax(dim=1) == targets).numpy()
         return HeldOut(np.minimum(np.nan_to_num(losses, nan=DIVERGED, posinf=DIVERGED), DIVERGED), right)
+
+    def weigh(self, found: HeldOut) -> HeldOut:
+        """Count each photo as much as the stage's heads are judged by it."""
+        weights = self.material.weights(self.stage)
+        return replace(found, losses=found.losses * weights, right=found.right * weights)
 
 
 def train_heads(
@@ -178,7 +206,8 @@ def train_heads(
     """Train a head for each fold with a stage's settings, and score every photo by the head that never saw it.
 
     The optimiser, its rates, the loss and the draws by class are those of a training of this stage; what is scored
-    are the weights after the last epoch. `say_epoch` is told (epoch from 1, mean validation loss) and may raise.
+    are the weights after the last epoch, with each photo counted by `material.weights`. `say_epoch` is told (epoch
+    from 1, mean validation loss) and may raise.
     A training whose loss explodes, or is no number, is given up at once (see `HeldOut.diverged`).
     It computes in one thread: two are a quarter faster on two idle cores, and some twenty times slower where another
     process wants one of them. So the result does not depend on the number of cores either.
@@ -197,8 +226,8 @@ def train_heads(
                 return _given_up(len(folds), epoch + 1, stage, value)
             past.append(value)
             if say_epoch:
-                say_epoch(epoch + 1, value)
-    return found
+                say_epoch(epoch + 1, float(trainer.weigh(found).losses.mean()))
+    return trainer.weigh(found)
 
 
 def _train_epoch(trainer: _Trainer, epoch: int, past: list[float]) -> float:
@@ -229,18 +258,26 @@ def _given_up(photos: int, epoch: int, stage: Stage, loss: float) -> HeldOut:
             epoch=epoch,
             epochs=stage.epochs,
         )
-    return HeldOut(np.full(photos, DIVERGED), np.zeros(photos, dtype=bool), said)
+    return HeldOut(np.full(photos, DIVERGED), np.zeros(photos), said)
 
 
 def find_rates(stage: Stage, material: Material, training: Training, folds: np.ndarray, seed: int) -> RangeTest:
     """Raise the learning rate a little each step, and see from where on the loss falls and where it stops to.
 
     The range test of Smith ("Cyclical learning rates for training neural networks", WACV 2017), on a logarithmic
-    scale; the losses are smoothed over about ten steps. The stage's own rate is always between the two bounds.
+    scale; the losses are smoothed over about ten steps. The stage's own rate is always between the two bounds. Raises
+    TrainingError where the first loss, before anything is learned, is no number.
     """
     rates = np.geomspace(_LOWEST_RATE, _HIGHEST_RATE, _RANGE_STEPS)
     with computing_alone():
         losses = np.array(_raise_rate(_Trainer(stage, material, training, folds, seed), rates))
+    if not math.isfinite(losses[0]):
+        raise TrainingError(
+            f"The head's first loss should be a number, whatever its learning rate. It is {losses[0]:g}, so the "
+            "features of the photos are too large or no numbers.\n"
+            "See whether the recipe's [input] makes pixels far outside 0-255 (input.clip=true limits them), and "
+            "whether the weights are those of the backbone (--weights)."
+        )
     best = int(losses.argmin())
     fall = losses[0] - losses[best]
     first = int(np.argmax(losses <= losses[0] - _FALLING * fall))

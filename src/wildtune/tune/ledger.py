@@ -6,6 +6,7 @@ process, so that a trial of a dead process is known at once and done again; one 
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+
+from wildtune.language import recorded
+from wildtune.tune.heads import DIVERGED
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -173,7 +177,14 @@ class Ledger:
                 return
 
     def finish(self, study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
-        """Write down what a trial came to. Until its last line is written it counts as not done."""
+        """Write down what a trial came to. Until its last line is written it counts as not done.
+
+        A loss that is no number counts as that of a training that diverged: Optuna would have the trial fail, and so
+        be done again without end.
+        """
+        if not math.isfinite(outcome["loss"]):
+            said = recorded("trial", "diverged: a loss that is no number")
+            outcome = {**outcome, "loss": DIVERGED, "error": 0.0, "accuracy": 0.0, "failed": said}
         trial.set_user_attr(_OUTCOME, {**outcome, "elapsed": self.elapsed_s()})
         study.tell(trial, outcome["loss"])
 

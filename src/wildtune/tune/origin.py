@@ -31,12 +31,14 @@ def head_number(recipe: Recipe) -> int | None:
 def create_reference(recipe: Recipe) -> Recipe | None:
     """Return recipe `default` with the backbone, weights, seed, split and input size of another.
 
-    The size stays, because it decides what each prediction costs; stages that train every weight are left out where
-    the other has none. None where nothing is left that differs in input or head.
+    The size stays, because it decides what each prediction costs, and so does what its stages do about classes of
+    unequal size; stages that train every weight are left out where the other has none. None where nothing is left that
+    differs in input or head.
     """
     number = head_number(recipe)
     found = load_recipe(REFERENCE)
-    stages = found.stages if any(stage.train == "all" for stage in recipe.stages) else found.stages[:1]
+    own = {stage.train: stage for stage in reversed(recipe.stages)}  # the first of each kind
+    stages = tuple(_treat_as(stage, own[stage.train]) for stage in found.stages if stage.train in own)
     kept = {name: getattr(recipe, name) for name in ("backbone", "weights", "seed", "split")}
     size = found.input.model_copy(update={"size": recipe.input.size})
     reference = found.model_copy(update={**kept, "input": size, "stages": stages})
@@ -83,6 +85,11 @@ def _cross_validate(stage: Stage, material: Material, seed: int) -> tuple[np.nda
     ]
     losses, right = (np.mean([getattr(h, name) for h in found], axis=0) for name in ("losses", "right"))
     return losses, right, next((h.diverged for h in found if h.diverged), "")
+
+
+def _treat_as(stage: Stage, other: Stage) -> Stage:
+    """Return a stage that does about classes of unequal size what another does."""
+    return stage.model_copy(update={name: getattr(other, name) for name in ("imbalance", "imbalance_strength")})
 
 
 def _without_name(stage: Stage) -> Stage:

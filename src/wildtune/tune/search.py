@@ -30,7 +30,7 @@ from wildtune.recipe import Augment, Stage
 from wildtune.runtime import seed_from
 from wildtune.tune.budget import Budget
 from wildtune.tune.heads import HeldOut, Material, RangeTest, Training, find_rates, train_heads
-from wildtune.tune.ledger import Ledger, Outcome
+from wildtune.tune.ledger import Ledger, Outcome, outcome_of
 from wildtune.tune.result import Sweep
 from wildtune.tune.spaces import (
     ALONE,
@@ -163,9 +163,8 @@ class Searcher:
         if not design["points"]:
             self.reporter.say("augmentations: no time to try them")
             return []
-        parts = min(design["parts"], len(np.unique(self.material.groups)))
         part = number_folds(
-            self.material.targets.numpy(), self.material.groups, parts, seed_from(self.seed, "tune sweeps")
+            self.material.targets.numpy(), self.material.groups, design["parts"], seed_from(self.seed, "tune sweeps")
         )
         rows = np.flatnonzero(part == 0)
         self.reporter.say(
@@ -246,12 +245,18 @@ class Searcher:
     def finalists(self) -> list[Settings]:
         """Return the best few settings that were tried in full, the start's left out."""
         found: dict[str, Settings] = {}
-        done = [t for t in self.ledger.finished("search") if t.state == optuna.trial.TrialState.COMPLETE]
-        for trial in sorted(done, key=lambda t: (t.value, t.number)):
-            settings = round_settings(trial.params)
+        done = [trial for trial in self.tried() if trial.state == optuna.trial.TrialState.COMPLETE]
+        for trial in sorted(done, key=lambda trial: outcome_of(trial)["loss"]):
+            known = trial.user_attrs.get("key")
+            settings = _from_key(known)[0] if known else round_settings(trial.params)
             if settings != self.start:
                 found.setdefault(key_of(settings), settings)
         return list(found.values())[:FINALISTS]
+
+    def tried(self) -> list[optuna.trial.FrozenTrial]:
+        """Return the trials among which the best are looked for, each once: those of the policies and of the search."""
+        searched = [trial for trial in self.ledger.finished("search") if "copied" not in trial.user_attrs]
+        return [*self.ledger.finished("policies"), *searched]
 
     def compare(self, settings: Settings, against: Settings) -> Comparison | None:
         """Compare two settings on folds that the search has not seen, paired by photo; None where time has run out."""
@@ -394,27 +399,26 @@ def describe(settings: Settings) -> str:
 def simplify(searcher: Searcher, winner: Comparison) -> tuple[Comparison, dict[str, Comparison | None]]:
     """Put back each of the start's values that does as well, within the standard error.
 
-    Returns the winner that is left, against the start, and for each value that stays changed the comparison of the
-    settings without the change; None where that is the start itself.
+    Returns the winner that is left, against the start, and for each value that stays changed the comparison of that
+    winner without the change; None where that is the start itself, or time has run out.
     """
     start = searcher.start
-    needed: dict[str, Comparison | None] = {}
     for name in TUNED:
-        if winner.settings[name] == start[name]:
-            continue
         without = {**winner.settings, name: start[name]}
-        if without == start:
-            needed[name] = None
+        if without in (winner.settings, start):
             continue
         put_back = searcher.compare(without, winner.settings)
         against_start = searcher.compare(without, start)
         if put_back is None or against_start is None:
-            needed[name] = None
-        elif put_back.difference <= put_back.error and against_start.better:
+            continue
+        if put_back.difference <= put_back.error and against_start.better:
             winner = against_start
-        else:
-            needed[name] = put_back
-    return winner, needed
+    changed = [name for name in TUNED if winner.settings[name] != start[name]]
+    left_out = {name: {**winner.settings, name: start[name]} for name in changed}
+    return winner, {
+        name: None if without == start else searcher.compare(without, winner.settings)
+        for name, without in left_out.items()
+    }
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: optuna.distributions.BaseDistribution) -> Any:

@@ -100,8 +100,11 @@ def sweep_points(names: Sequence[str], most: int) -> list[tuple[str, float]]:
 
 
 def rates_between(low: float, high: float, own: float, count: int) -> list[float]:
-    """Return about `count` learning rates from low to high on a logarithmic scale, two digits each, and `own`."""
-    rates = {float(f"{rate:.2g}") for rate in np.geomspace(low, high, count)}
+    """Return about `count` learning rates from low to high on a logarithmic scale, and `own`.
+
+    Those between the ends have two digits; none lies beyond them.
+    """
+    rates = {min(max(float(f"{rate:.2g}"), low), high) for rate in np.geomspace(low, high, count)}
     return sorted(rates | {own})
 
 
