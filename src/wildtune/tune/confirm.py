@@ -106,13 +106,11 @@ class Confirmer:
         self, differences: list[float], judged_by: str, needed_s: float, budget: Budget
     ) -> tuple[Confirmation | None, str]:
         if len(differences) < LEAST_SEEDS:
-            left = duration(max(0.0, budget.left_s()))
             return None, recorded(
                 "tuning",
-                "Not confirmed by real fine-tuning: that needs about {time} more, and {time_left} were left. Give more "
-                "--minutes with --resume to have it done.",
-                time=duration(needed_s),
-                time_left=left,
+                "Not confirmed by real fine-tuning: that takes about {time} more than there was. Give more --minutes with "
+                "--resume to have it done.",
+                time=duration(needed_s - max(0.0, budget.left_s())),
             )
         found = Confirmation(
             len(differences), float(np.mean(differences)), float(np.std(differences, ddof=1) / len(differences) ** 0.5)
