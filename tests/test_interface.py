@@ -206,6 +206,7 @@ def test_a_demo_stays_out_of_the_users_photos(
     [
         ("CUDA out of memory. Tried to allocate 2 GiB", "the GPU is out of memory"),
         ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "wildtune: out of memory"),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes", "wildtune: out of memory"),
     ],
 )
 def test_too_little_memory_is_said_in_one_line(

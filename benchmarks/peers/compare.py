@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import venv
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -265,14 +265,20 @@ def main() -> None:
     for number in range(arguments.rounds):
         place = folder / f"round-{number + 1}"
         place.mkdir(exist_ok=True)
+        warm = False
         for job in list_jobs(settings, photos, place, number):
             if job.peer not in ("wildtune", *arguments.only):
                 continue
             saved = place / f"{re.sub('[^a-z0-9]+', '-', job.name)}.json"
             row = json.loads(saved.read_text()) if saved.exists() else {}
             if row.get("settings") != asdict(settings):
+                if not (job.cold or warm):  # what comes before it was measured earlier, and has left nothing behind
+                    run_job(replace(job, cold=True), pythons, folder)
                 row = {**measure(job, pythons, folder, place), "round": number + 1, "settings": asdict(settings)}
                 saved.write_text(json.dumps(row, indent=1))
+                warm = True
+            else:
+                warm = False
             rows.append(row)
     text = print_tables(rows, folder)
     (folder / "tables.md").write_text(text)

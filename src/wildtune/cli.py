@@ -403,7 +403,9 @@ def main() -> None:
         sys.exit(2)
     except RuntimeError as error:
         # torch has no type of its own for the memory of a CPU, whose allocators say one of these.
-        if debug or not any(said in str(error).lower() for said in ("out of memory", "allocate memory")):
+        if debug or not any(
+            said in str(error).lower() for said in ("out of memory", "allocate memory", "enough memory")
+        ):
             raise
         where = "the GPU is out of memory" if "CUDA" in str(error) else "out of memory"
         print(f"wildtune: {where}. A smaller batch_size, input.size or backbone needs less.", file=sys.stderr)

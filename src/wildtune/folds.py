@@ -93,9 +93,6 @@ def resume_folds(
     about = json.loads((folder / "environment.json").read_text("utf-8"))
     detections = job.moved_detections(folder, about.get("detections"), detections_path)
     spoken = recorded_language(about)
-    for run in (folder, *folder.glob("fold-*")):
-        if (run / "environment.json").exists():
-            job.record_places(run, source, detections)
     return _go_on(folder, recipe, source or about["photos"], detections, source, reporter or Reporter(), spoken)
 
 
@@ -151,6 +148,8 @@ def _go_on(
             reporter.say(f"fold {fold} of {count}")
             job.train(source, _of_fold(recipe, count, fold), run, reporter, detections, corrections, language.code)
     _require_same_photos(runs)
+    for run in (out, *runs):
+        job.record_places(run, moved, detections)
     found = [load_predictions(run / "predictions" / "test.csv") for run in runs]
     plans = [load_plan(run / "plan.toml") for run in runs]
     evaluation = evaluate_folds(found, [plan.side_size("train") for plan in plans])

@@ -260,7 +260,9 @@ def demo(out: str | Path, reporter: Reporter | None = None, language: str = "en"
         raise CommandError(
             f"{out} holds a demo already. Choose another --out, or go on with it: wildtune train --resume {out / 'run'}"
         )
-    others = files.names_in(out / "photos") - set(SPECIES) if (out / "photos").is_dir() else set()
+    known = {*SPECIES, "Thumbs.db", "desktop.ini"}
+    found = files.names_in(out / "photos") if (out / "photos").is_dir() else set()
+    others = {name for name in found - known if not name.startswith(".")}  # but for what the system puts in a folder
     if others:
         raise CommandError(
             f"{out / 'photos'} holds other things than the demo's photos, such as {min(others)}. Choose another --out."
@@ -349,7 +351,7 @@ def _evaluate(
         checkpoint.load_kept(bundle.model, folder, stage)
         if planned.stage.train != "head":
             cache = None  # the backbone is no longer the one whose features were cached
-        predictor = create_predictor(bundle, plan.engine, plan.threads, plan.device)
+        predictor = create_predictor(bundle, plan.engine, plan.threads, plan.device, keep=stage == stages[-1])
         for side, photos in scored.items():
             with reporter.bar(f"predicting the {side} photos after stage {stage}") as tell:
                 found = _predict_side(predictor, cache, catalogue, photos, tell)
@@ -527,11 +529,14 @@ def record_language(folder: Path, language: Language) -> None:
 def record_places(folder: Path, source: str | Path | None, detections: Detections | None) -> None:
     """Keep where a run's photos, where `source` says so, and its detections are now, for whoever needs them later."""
     about = json.loads((folder / "environment.json").read_text("utf-8"))
-    now = (
-        about | ({"photos": str(Path(source).resolve())} if source is not None else {}) | detections_record(detections)
-    )
+    now = about | places_record(source, detections)
     if now != about:
         _save_environment(folder, now)
+
+
+def places_record(source: str | Path | None, detections: Detections | None) -> dict[str, Any]:
+    """Return what is recorded of where the photos, where `source` says so, and the detections are."""
+    return ({"photos": str(Path(source).resolve())} if source is not None else {}) | detections_record(detections)
 
 
 def copy_corrections(corrections: str | Path | None, folder: Path) -> None:

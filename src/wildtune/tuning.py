@@ -9,7 +9,6 @@ The test photos are divided off first; nothing behind that has their records.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
@@ -82,10 +81,9 @@ def tune(
     split = split_photos(audit_photos(catalogue, reporter), recipe.split)
     about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
     about |= {**job.detections_record(detections), **spoken.record()}
+    job.copy_corrections(corrections, folder)
     if corrections:
-        content = Path(corrections).read_bytes()
-        files.write_bytes(folder / "corrections.csv", content)
-        about["corrections"] = hashlib.sha256(content).hexdigest()
+        about["corrections"] = files.sha256_file(folder / "corrections.csv")
     files.write_text(folder / "start.toml", dump_recipe(recipe))
     _save_about(folder, {**about, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()})
     return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
@@ -129,13 +127,8 @@ def resume_tuning(
     if minutes is not None:
         with Ledger(folder) as ledger:
             more["minutes"] = ledger.spent() / 60 + minutes
-    if source is not None:  # where they are now, for whoever goes on after this
-        more["photos"] = str(Path(source).resolve())
-    if detections_path is not None:
-        more |= job.detections_record(detections)
-    if more:
-        about |= more
-        _save_about(folder, about)
+    about |= more | job.places_record(source, detections)
+    _save_about(folder, about)
     return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
 
 

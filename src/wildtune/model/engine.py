@@ -105,7 +105,12 @@ def choose_engine(module: nn.Module, device: str) -> str:
     Taking a network over costs OpenVINO a few seconds, which small ones never earn back.
     """
     large = sum(p.numel() for p in module.parameters()) >= OPENVINO_FROM_WEIGHTS
-    return "openvino" if device == "cpu" and large and importlib.util.find_spec("openvino") else "torch"
+    return "openvino" if device == "cpu" and large and has_openvino() else "torch"
+
+
+def has_openvino() -> bool:
+    """Say whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 def create_engine(
@@ -150,8 +155,9 @@ def find_engine(identity: str, size: int, threads: int) -> Engine | None:
         return None
     try:
         return _create_openvino(path, threads)
-    except Exception:  # damaged, or OpenVINO is gone
-        forget_network(identity, size)
+    except Exception as error:  # its failures have many types
+        if not isinstance(error, MemoryError) and "alloc" not in str(error):  # else it is not the network's fault
+            forget_network(identity, size)
         return None
 
 

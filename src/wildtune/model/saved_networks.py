@@ -27,7 +27,7 @@ def find_network(identity: str, size: int) -> Path | None:
     `identity` tells its architecture and weights from all others.
     """
     path = _folder(identity, size) / _NETWORK
-    if not path.exists():
+    if not os.path.exists(path):  # which, unlike Path's, takes a folder of another user's for none
         return None
     with suppress(OSError):  # as in a cache that may only be read
         os.utime(path.parent)
@@ -44,17 +44,29 @@ def keep_network(network: Any, identity: str, size: int) -> None:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".part"))
         try:
             openvino.save_model(network, temporary / _NETWORK, compress_to_fp16=False)
+            temporary.chmod(0o755)  # a cache may be shared
+            if not (folder / _NETWORK).exists():
+                _remove(folder)
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        _forget_oldest(folder.parent)
+        used = sorted((entry.stat().st_mtime, entry) for entry in folder.parent.iterdir())
+        for _, entry in used[:-KEPT]:
+            _remove(entry)
     except (OSError, RuntimeError):  # a full disk, or another process was quicker
         return
 
 
 def forget_network(identity: str, size: int) -> None:
     """Throw away a network that turned out to be damaged."""
-    shutil.rmtree(_folder(identity, size), ignore_errors=True)
+    _remove(_folder(identity, size))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder whole or, where another process has its files open and the system minds, not at all."""
+    with suppress(OSError):
+        doomed = folder.rename(folder.with_name(f"{folder.name}.{os.getpid()}.part"))
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _folder(identity: str, size: int) -> Path:
@@ -63,9 +75,3 @@ def _folder(identity: str, size: int) -> Path:
     versions = {name: about["packages"][name] for name in ("openvino", "timm", "torch")}
     key = json.dumps([_VERSION, identity, size, about["processor"], versions], sort_keys=True)
     return files.cache_folder("networks") / hashlib.sha256(key.encode()).hexdigest()
-
-
-def _forget_oldest(place: Path) -> None:
-    used = sorted((entry.stat().st_mtime, entry) for entry in place.iterdir())
-    for _, entry in used[:-KEPT]:
-        shutil.rmtree(entry, ignore_errors=True)

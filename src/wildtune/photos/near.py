@@ -6,11 +6,11 @@ decide: two photos are near copies where one thumbnail, laid over the other, sho
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from wildtune import files
 from wildtune.language import recorded
 from wildtune.memo import remember
 from wildtune.photos.banding import Search, find_close
@@ -67,11 +67,8 @@ def find_near_pairs(
         raise ValueError(f"expected (N, 32, 32) and (N,). Got {thumbnails.shape} and {aspects.shape}")
     if features is not None and (features.ndim != 2 or len(features) != count):
         raise ValueError(f"features must be ({count}, D). Got {features.shape}")
-    digest = hashlib.sha256()
-    for array in (thumbnails, aspects, *(() if features is None else (features,))):
-        digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    question = [_VERSION, LEAST, LEAST_CLIPPED, LEAST_BLOCKS, np.__version__, digest.hexdigest()]
+    digests = [files.sha256_array(array) for array in (thumbnails, aspects, features) if array is not None]
+    question = [_VERSION, LEAST, LEAST_CLIPPED, LEAST_BLOCKS, np.__version__, *digests]
     known = remember(
         "near", question, lambda: [astuple(pair) for pair in _find_near_pairs(thumbnails, aspects, features)]
     )

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from wildtune import runtime
 from wildtune.model.backbone import FeatureExtractor, head_of, state_sha256
 from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_weights
-from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine, network_identity
+from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine, has_openvino, network_identity
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
@@ -83,18 +83,21 @@ class Predictor:
         )
 
 
-def create_predictor(bundle: Bundle, engine: str = "", threads: int = 0, device: str = "") -> Predictor:
+def create_predictor(
+    bundle: Bundle, engine: str = "", threads: int = 0, device: str = "", keep: bool = True
+) -> Predictor:
     """Make a bundle ready to predict, by default with all that this machine has.
 
-    `engine` is "openvino" or "torch" as in `create_engine`.
+    `engine` is "openvino" or "torch" as in `create_engine`; `keep` keeps what OpenVINO takes over for
+    `open_predictor`.
     """
     threads, device = threads or runtime.compute_threads(), device or runtime.detect_device()
     runtime.set_threads(threads)
-    kind, size = engine or choose_engine(bundle.model, device), bundle.preprocess.size
-    head, sha256 = head_of(bundle.model), state_sha256(bundle.model)
+    kind, size, head = engine or choose_engine(bundle.model, device), bundle.preprocess.size, head_of(bundle.model)
 
     def create() -> Engine:
-        identity = network_identity(bundle.backbone, sha256)
+        kept = keep and kind == "openvino"
+        identity = network_identity(bundle.backbone, state_sha256(bundle.model)) if kept else ""
         return create_engine(FeatureExtractor(bundle.model.to(device)), size, kind, threads, device, identity)
 
     return Predictor(bundle, create, (head.weight, head.bias))
@@ -106,13 +109,13 @@ def open_predictor(run: Path) -> Predictor:
     A backbone that OpenVINO took over before is run without making the network, which is most of the time that
     predicting one photo takes. Raises CommandError as `load_bundle` does.
     """
-    facts, weights = load_facts(run), load_weights(run)
-    if weights is not None and runtime.detect_device() == "cpu":
+    facts = load_facts(run)
+    if has_openvino() and runtime.detect_device() == "cpu" and (weights := load_weights(run)):
         sha256, weight, bias = weights
         threads = runtime.compute_threads()
         runtime.set_threads(threads)
         engine = find_engine(network_identity(facts.backbone, sha256), facts.preprocess.size, threads)
-        if engine is not None:
+        if engine is not None and len(weight) == len(facts.class_names):
             return Predictor(facts, lambda: engine, (weight, bias))
     return create_predictor(load_bundle(run))
 

@@ -108,8 +108,8 @@ class Confirmer:
         if len(differences) < LEAST_SEEDS:
             return None, recorded(
                 "tuning",
-                "Not confirmed by real fine-tuning: that takes about {time} more than there was. Give more --minutes with "
-                "--resume to have it done.",
+                "Not confirmed by real fine-tuning: that takes about {time} more than there was. Give more --minutes "
+                "with --resume to have it done.",
                 time=duration(needed_s - max(0.0, budget.left_s())),
             )
         found = Confirmation(
