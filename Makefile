@@ -15,8 +15,9 @@ types:
 imports:
 	lint-imports
 
+# A process for each core, each with whole files: what a file trains once, all its tests share.
 test:
-	pytest
+	pytest -n auto --dist loadfile
 
 format:
 	ruff format .

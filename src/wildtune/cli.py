@@ -385,6 +385,8 @@ def main() -> None:
         sys.argv.remove("--debug")
     # Libraries warn about their own inner life; a user can do nothing about it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # torch asks once, at its first tensor: large ones in huge pages make a training step a tenth faster or more.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for chatty in ("torch.utils.cpp_extension", "huggingface_hub", "timm"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
