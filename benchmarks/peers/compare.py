@@ -42,9 +42,14 @@ REQUIREMENTS = {
     "fastai": ["fastai", *TORCH, "safetensors"],
     "lightning": ["lightning", *TORCH, "safetensors", "pillow"],
 }
-# For those built on torch: glibc then keeps freed memory for the next step, as wildtune has it do, and as PyTorch's
-# tuning guide advises (by other allocators).
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_ARENA_MAX": "1"}
+# For those built on torch, as wildtune has it: glibc keeps freed memory for the next step, as PyTorch's tuning guide
+# advises (by other allocators), and large tensors lie in huge pages.
+MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_ARENA_MAX": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
 REPORT_EPOCHS = 20
 EPOCH_LINE = re.compile(r"^(\S+) (\d+)/\d+ .*val accuracy (\S+)%")
 
@@ -159,7 +164,7 @@ def run_job(job: Job, pythons: dict[str, Path], folder: Path) -> Timed:
     environment = {k: v for k, v in environment.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     script, *arguments = job.command
     command = (str(pythons[job.peer]), str(HERE / script), *arguments)
-    return run_timed(command, work, environment | (KEEP_MEMORY if job.peer != "keras" else {}))
+    return run_timed(command, work, environment | (MEMORY if job.peer != "keras" else {}))
 
 
 def read_events(lines: tuple[tuple[float, str], ...], run: Path) -> list[dict]:
