@@ -278,14 +278,13 @@ def main() -> None:
                 continue
             saved = place / f"{re.sub('[^a-z0-9]+', '-', job.name)}.json"
             row = json.loads(saved.read_text()) if saved.exists() else {}
-            if row.get("settings") != asdict(settings):
+            known = row.get("settings") == asdict(settings)
+            if not known:
                 if not (job.cold or warm):  # what comes before it was measured earlier, and has left nothing behind
                     run_job(replace(job, cold=True), pythons, folder)
                 row = {**measure(job, pythons, folder, place), "round": number + 1, "settings": asdict(settings)}
                 saved.write_text(json.dumps(row, indent=1))
-                warm = True
-            else:
-                warm = False
+            warm = not known
             rows.append(row)
     text = print_tables(rows, folder)
     (folder / "tables.md").write_text(text)

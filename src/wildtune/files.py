@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,6 +68,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically as UTF-8 with the line ends it has."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a plain value to `path` atomically as indented JSON, other letters than English ones as they are."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]], quoted: bool = False) -> str:

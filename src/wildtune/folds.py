@@ -68,8 +68,7 @@ def train_folds(
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about: dict[str, Any] = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     about |= {**runtime.environment(), **job.detections_record(detections), **spoken.record()}
-    text = json.dumps(about, indent=1, ensure_ascii=False)
-    files.write_text(out / "environment.json", text + "\n")
+    files.write_json(out / "environment.json", about)
     files.write_text(out / _INDEX, json.dumps({"count": folds}) + "\n")
     return _go_on(out, recipe, source, detections, None, reporter or Reporter(), spoken)
 
@@ -156,7 +155,7 @@ def _go_on(
     _save_predictions(runs, out / "predictions" / "folds.csv")
     _write_page(out, plans[0], evaluation, language)
     saved = {"count": count, **evaluation.model_dump(mode="json")}
-    files.write_text(out / _INDEX, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(out / _INDEX, saved)
     reporter.say(f"{describe_folds(evaluation)}\npage: {out / 'folds.html'}")
     return Folds(out, runs, evaluation)
 

@@ -548,7 +548,7 @@ def copy_corrections(corrections: str | Path | None, folder: Path) -> None:
 
 
 def _save_environment(folder: Path, about: dict[str, Any]) -> None:
-    files.write_text(folder / "environment.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(folder / "environment.json", about)
 
 
 def _unchanged(catalogue: Catalogue, shown: Predictions, folder: Path) -> dict[str, Photo]:

@@ -394,4 +394,4 @@ def _check_budget(trials: int | None, minutes: float | None) -> None:
 
 
 def _save_about(folder: Path, about: dict[str, Any]) -> None:
-    files.write_text(folder / _ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(folder / _ABOUT, about)

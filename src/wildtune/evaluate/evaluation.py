@@ -249,7 +249,7 @@ def save_evaluation(evaluation: RunEvaluation, path: Path) -> None:
         table["random_split"] = evaluation.random_split.model_dump(mode="json")
     if evaluation.trust is not None:
         table["calibration"] = evaluation.trust.model_dump(mode="json")
-    files.write_text(path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    files.write_json(path, table)
 
 
 def load_evaluation(path: Path) -> RunEvaluation:

@@ -59,7 +59,7 @@ class Bundle(BundleFacts):
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the three files of a bundle; each is replaced whole, `bundle.json` last."""
     files.write_bytes(folder / _WEIGHTS, save(plain_state(bundle.model), metadata={"format": "pt"}))
-    files.write_text(folder / "config.json", _json(_timm_config(bundle)))
+    files.write_json(folder / "config.json", _timm_config(bundle))
     about = {
         "format": FORMAT,
         "backbone": bundle.backbone,
@@ -69,7 +69,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "head": head_prefix(bundle.model),
         "provenance": bundle.provenance,
     }
-    files.write_text(folder / _ABOUT, _json(about))
+    files.write_json(folder / _ABOUT, about)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -166,7 +166,3 @@ def _timm_config(bundle: Bundle) -> dict[str, Any]:
     if bundle.model.built_for_size:  # which timm must be told again
         config["model_args"] = {"img_size": pre.size}
     return config
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
