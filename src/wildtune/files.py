@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,26 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def creating_folder(folder: Path, prefix: str = "") -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, which takes that name when the block ends well, and else goes.
+
+    Its own name begins with `prefix` and ends in ".part". Where another process was quicker, its folder stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes it private to its owner, and a cache may be shared
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def names_in(folder: Path) -> set[str]:

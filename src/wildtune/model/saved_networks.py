@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,20 +39,14 @@ def keep_network(network: Any, identity: str, size: int) -> None:
 
     folder = _folder(identity, size)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".part"))
-        try:
+        if not (folder / _NETWORK).exists():
+            _remove(folder)  # what is left of it would stay
+        with files.creating_folder(folder) as temporary:
             openvino.save_model(network, temporary / _NETWORK, compress_to_fp16=False)
-            temporary.chmod(0o755)  # a cache may be shared
-            if not (folder / _NETWORK).exists():
-                _remove(folder)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         used = sorted((entry.stat().st_mtime, entry) for entry in folder.parent.iterdir())
         for _, entry in used[:-KEPT]:
             _remove(entry)
-    except (OSError, RuntimeError):  # a full disk, or another process was quicker
+    except (OSError, RuntimeError):  # as of a full disk
         return
 
 

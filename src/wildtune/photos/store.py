@@ -8,7 +8,6 @@ import mmap
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -139,11 +138,9 @@ def _create_store(
     progress: ProgressCallback | None,
 ) -> None:
     """Write the store to a temporary folder beside `folder` and rename it when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # The name says who writes, so that what a killed process leaves can be told from work in progress.
     prefix = f"{folder.name[:16]}.{_host()}.{os.getpid()}."
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
-    try:
+    with files.creating_folder(folder, prefix) as temporary:
         index = np.zeros((len(photos), 3), dtype=np.int64)
         offset = 0
         with open(temporary / _PIXELS, "wb") as handle, quiet_warnings():
@@ -160,14 +157,6 @@ def _create_store(
             np.save(handle, index)
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was quicker with the same bytes
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_unchanged(catalogue: Catalogue, photo: Photo) -> bytes:
