@@ -105,6 +105,9 @@ def draw(
         paint(figure)
         if language != ENGLISH:
             _localise(figure, language)
+        # Laid out here, it is drawn once; `savefig` would draw it twice for that.
+        figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+        figure.set_layout_engine("none")
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
     return _finish(written.getvalue(), name, description)
