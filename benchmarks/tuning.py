@@ -284,8 +284,9 @@ def main() -> None:
         "optuna": lambda: search_by_training(asked)[0],
     }
     if asked.lab5_epochs:
-        changes = ("input.clip=true", f"stages.1.epochs={asked.lab5_epochs}")
-        recipes["lab5"] = lambda: create_recipe(asked, "lab5", *changes)
+        epochs = f"stages.1.epochs={asked.lab5_epochs}"
+        recipes["lab5"] = lambda: create_recipe(asked, "lab5", epochs)
+        recipes["lab5-clipped"] = lambda: create_recipe(asked, "lab5", epochs, "input.clip=true")
     found = {name: create() for name, create in recipes.items()}
     runs = {name: train(asked, name, recipe) for name, recipe in found.items() if recipe is not None}
     tests = [
@@ -303,7 +304,7 @@ def main() -> None:
         scores = json.loads((run / "evaluation.json").read_text("utf-8"))
         print(f"{name}: {scores_of(scores)}; trained in {(run / 'benchmark-seconds.txt').read_text().strip()} s")
     if asked.lab5_epochs:
-        print(f"lab5 with input.clip=true, {asked.lab5_epochs} of its 20 epochs at 2e-8, which cannot move the weights")
+        print(f"lab5: {asked.lab5_epochs} of its 20 epochs at 2e-8, which cannot move the weights")
     print(describe_comparison(wt.compare_runs(list(runs.values()))))
 
 
