@@ -122,8 +122,10 @@ def check_comparisons(seed: int, simulations: int, numbers: Sequence[int]) -> No
         skills = (skill_for(at.accuracy), skill_for(at.other))
         truth = np.array([true_scores(run.predictions) for run in draw_runs(rng, 200_000, 1, skills)])
         called, own, between = np.zeros((3, len(SCORES)))
+        stated = 0.0
         for _ in range(simulations):
             found = compare_contenders(draw_runs(rng, at.photos, at.group, skills))
+            stated += found.pairs[0].false_calls
             called += [found.pairs[0].differences[name].p_value < LEVEL for name in SCORES]
             for column, name in enumerate(SCORES):
                 low, high = found.runs[2].scores[name].interval
@@ -131,6 +133,7 @@ def check_comparisons(seed: int, simulations: int, numbers: Sequence[int]) -> No
                 low, high = found.pairs[1].differences[name].interval or (np.nan, np.nan)  # none of calibration errors
                 between[column] += low <= truth[2, column] - truth[0, column] <= high
         print(f"{at.photos} photos in groups of {at.group}, {at.accuracy:.1%} and {at.other:.1%} right")
+        print(f"  equal runs called different in accuracy, as stated by the comparison: {stated / simulations:.1%}")
         for what, counts in (
             ("equal runs called different (5 %)", called),
             ("a run's interval holds the truth (95 %)", own),

@@ -11,6 +11,7 @@ from wildtune.evaluate.compare import (
     Contender,
     compare_contenders,
     describe_comparison,
+    false_call_rate,
     gap_p_value,
     holm,
     sign_flip_p_value,
@@ -66,6 +67,25 @@ def test_equal_runs_are_called_different_in_five_cases_of_a_hundred() -> None:
     counts = rng.multinomial(392, [0.06, 0.06, 0.88], rounds)
     called = [sign_flip_p_value(np.r_[np.ones(a), -np.ones(b)]) < 0.05 for a, b, _ in counts]
     assert 0.04 <= np.mean(called) <= 0.06
+
+
+def test_the_error_rate_that_is_stated_is_the_one_that_few_photos_allow() -> None:
+    assert false_call_rate(np.ones(3)) == 0  # even three of three is p = 0.125
+    assert false_call_rate(np.array([1, -1, 1, 1, 0, 1])) == 2 * 0.5**5
+    assert false_call_rate(np.ones(4000)) == pytest.approx(0.05, abs=0.002)
+    rng, rounds = np.random.default_rng(0), 4000
+    for sizes in (np.ones(8), np.ones(14), np.array([4, 4, 3, 2, 2, 1, 1, 1, 1])):
+        signs = rng.choice([-1, 1], (rounds, len(sizes)))
+        called = [sign_flip_p_value(sizes * some) < 0.05 for some in signs]
+        assert np.mean(called) == pytest.approx(false_call_rate(sizes), abs=0.01)
+
+
+def test_a_rate_that_is_not_five_per_cent_is_said() -> None:
+    right = np.ones(300, dtype=bool)
+    few, many = np.arange(300) >= 6, np.arange(300) >= 60
+    assert "never" not in describe_comparison(compare_contenders([a_run("x", many), a_run("y", right)]))
+    said = describe_comparison(compare_contenders([a_run("x", few), a_run("y", right)]))
+    assert "equal runs would be called different in accuracy in 3.1% of cases instead of 5%" in said
 
 
 def test_photos_of_one_group_count_as_one() -> None:

@@ -31,6 +31,8 @@ from wildtune.wording import counted, listed
 
 LEVEL = 0.05
 POWER = 0.8
+# An error rate that is no further from `LEVEL` need not be mentioned.
+_NEAR = 0.01
 SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
 
 _SWAPS, _SWAPS_AT_ONCE = 5000, 500
@@ -81,6 +83,8 @@ class Pair(Frozen):
     differences     each of `SCORES`, second less first
     smallest        difference of accuracy that is found in four cases of five, 0-1; None where there are too few
                     photos for any
+    false_calls     how often runs that are equally right, and differ on the same photos, are called different in
+                    accuracy before the correction for several pairs, 0-1; `LEVEL` but where few photos differ
     """
 
     first: str
@@ -89,6 +93,7 @@ class Pair(Frozen):
     only_second: int
     differences: dict[str, Difference]
     smallest: float | None
+    false_calls: float
 
 
 class RunsComparison(Frozen):
@@ -212,16 +217,37 @@ def sign_flip_p_value(sums: np.ndarray) -> float:
     With groups of one photo this is McNemar's test in its mid-P form: half of the probability of the observed total
     counts.
     """
+    total = int(abs(sums.sum()))
+    return float(_mid_p_values(_sign_flips(sums))[total]) if total else 1.0
+
+
+def false_call_rate(sums: np.ndarray, level: float = LEVEL) -> float:
+    """Return how often that p-value is under `level` where the signs are chance, 0-1.
+
+    Few groups leave few totals, of which none need come near to `level`.
+    """
+    chance = _sign_flips(sums)
+    return float(chance[1:][_mid_p_values(chance)[1:] < level].sum())
+
+
+def _sign_flips(sums: np.ndarray) -> np.ndarray:
+    """Return the probability of each absolute total, from 0, of whole numbers whose signs are chance."""
     sizes = np.abs(sums[sums != 0]).astype(int)
-    reach, total = int(sizes.sum()), int(abs(sums.sum()))
+    reach = int(sizes.sum())
     chance = np.zeros(2 * reach + 1)
     chance[reach] = 1.0
     for size in sizes:  # what is shifted out at the ends is zero
         chance = (np.roll(chance, size) + np.roll(chance, -size)) / 2
-    away = np.abs(np.arange(-reach, reach + 1))
-    if total == 0:
-        return 1.0
-    return float(min(1.0, chance[away > total].sum() + chance[away == total].sum() / 2))
+    either: np.ndarray = chance[reach:]
+    either[1:] += chance[:reach][::-1]
+    return either
+
+
+def _mid_p_values(chance: np.ndarray) -> np.ndarray:
+    """Return the mid-P value of each absolute total, from the probabilities of them all."""
+    beyond = np.cumsum(chance[::-1])[::-1] - chance
+    p_values: np.ndarray = np.minimum(1.0, beyond + chance / 2)
+    return p_values
 
 
 def gap_p_value(first: CalibrationGap, second: CalibrationGap) -> float:
@@ -468,6 +494,7 @@ def _pair(
             for name, (value, span, p), after in zip(SCORES, values, adjusted, strict=True)
         },
         smallest=smallest_detectable(len(clusters) / effect, changed / len(clusters)),
+        false_calls=false_call_rate(sums),
     )
 
 
@@ -489,6 +516,8 @@ def describe_comparison(found: RunsComparison) -> str:
             f"  Only {pair.second} is right on {counted(pair.only_second, 'photo')}, only {pair.first} on "
             f"{counted(pair.only_first, 'photo')}. {_power_text(found.photos, pair)}"
         )
+        if abs(pair.false_calls - LEVEL) > _NEAR:
+            lines.append(f"  {_false_calls_text(pair)}")
     return "\n".join(lines)
 
 
@@ -512,6 +541,11 @@ def _difference_text(name: str, found: Difference, pairs: int) -> str:
     chance += f", corrected for {pairs} pairs" if pairs > 1 else ""
     lead = "" if found.measurable else "no measurable difference, "
     return f"{name}: {lead}{size} {word} ({span}{chance})"
+
+
+def _false_calls_text(pair: Pair) -> str:
+    often = f"in {pair.false_calls:.1%} of cases instead of {LEVEL:.0%}" if pair.false_calls else "never"
+    return f"On so few photos equal runs would be called different in accuracy {often}."
 
 
 def _power_text(photos: int, pair: Pair) -> str:
