@@ -83,10 +83,13 @@ def train(
     language: ReportLanguage = None,
 ) -> None:
     """Train a classifier on PHOTOS: head first, then fine-tuning, then the honest numbers and a report."""
+    from wildtune.recipe import load_recipe
+
+    # Before torch is imported, which takes seconds: a mistake is said at once.
+    chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     with _quick_imports():
         from wildtune import folds as cross_validation
         from wildtune import job
-    from wildtune.recipe import load_recipe
 
     if resume is not None:
         others = (backbone, weights, changes, corrections, out, folds)
@@ -102,7 +105,6 @@ def train(
     if photos is None:
         raise CommandError("Say which photos: wildtune train PHOTOS, or wildtune train --resume RUN.")
     crops = _detections(detections, detection_threshold)
-    chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _saying_how_to_resume(folder):
         if folds is not None:
@@ -126,14 +128,15 @@ def check(
     detection_threshold: Threshold = None,
 ) -> None:
     """Look for faults in PHOTOS, before anything is trained."""
-    with _quick_imports():
-        from wildtune import job
-    from wildtune.photos.audit import save_findings
     from wildtune.recipe import load_recipe
 
     if no_model and (backbone or weights):
         raise CommandError("--no-model looks for no label errors, so --backbone and --weights are not needed with it.")
     recipe = None if no_model else load_recipe("default", backbone=backbone, weights=weights)
+    with _quick_imports():
+        from wildtune import job
+        from wildtune.photos.audit import save_findings
+
     table = out if out is not None and out.suffix.lower() == ".csv" else None
     chosen = _detections(detections, detection_threshold)
     findings = job.check(photos, detections=chosen, recipe=recipe, out=None if table else out)
@@ -164,9 +167,11 @@ def tune(
     language: ReportLanguage = None,
 ) -> None:
     """Search for a better recipe on PHOTOS, and write it; the test photos are not looked at."""
+    from wildtune.recipe import load_recipe
+
+    start = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)  # before torch, as in `train`
     with _quick_imports():
         from wildtune import tuning
-    from wildtune.recipe import load_recipe
 
     command = f"wildtune tune --resume --out {out}"
     if resume:
@@ -183,7 +188,6 @@ def tune(
     if photos is None:
         raise CommandError(f"Say which photos: wildtune tune PHOTOS, or {command}.")
     crops = _detections(detections, detection_threshold)
-    start = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     with _saying_how_to_resume(out, command, tuning.is_begun):
         tuning.tune(
             photos, start, out, trials, minutes, detections=crops, corrections=corrections, language=language or "en"
