@@ -110,18 +110,18 @@ def expected_chance_gap(confidence: np.ndarray, bins: int = 15) -> float:
 class CalibrationGap:
     """How far confidence is from accuracy, with what chance adds to it taken off.
 
-    square    mean squared gap, debiased; below 0 where the gaps are smaller than chance alone explains
-    gaps      sum of confidence less right answers of each of G clusters in each bin of confidence, (G, bins)
-    counts    photos of each cluster in each bin, (G, bins)
-    due       variance of each such sum if the confidence is right, (G, bins)
-    scatter   how many times that variance the answers have that were seen
+    square   mean squared gap, debiased; below 0 where the gaps are smaller than chance alone explains
+    shares   what each of G clusters adds to it beyond its due, (G,): their squares' sum is its variance
+    gaps     sum of confidence less right answers of each cluster in each bin of confidence, (G, bins)
+    counts   photos of each cluster in each bin, (G, bins)
+    chance   the least variance of `square`: that of a calibrated model, whatever few answers happen to show
     """
 
     square: float
+    shares: np.ndarray
     gaps: np.ndarray
     counts: np.ndarray
-    due: np.ndarray
-    scatter: float
+    chance: float
 
     @property
     def root(self) -> float:
@@ -130,21 +130,13 @@ class CalibrationGap:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval of the true root mean square gap, 0-1: where the test of `_gap_score` does not object."""
-        noise, flat, slope = _gap_variance(self.due, self.counts)
-        if flat == 0:  # no bin with two clusters says anything about its own chance
-            return 0.0, 1.0
-        quantile = student_quantile(len(self.gaps) - 1)
-
-        def end(score: float) -> float:
-            low, high = 0.0, 1.0
-            for _ in range(50):
-                middle = (low + high) / 2
-                over = _gap_score(self.square, self.scatter, middle, noise, flat, slope) > score
-                low, high = (middle, high) if over else (low, middle)
-            return math.sqrt(low) if low > 1e-9 else 0.0
-
-        return end(quantile), end(-quantile)
+        """The 95 % interval of the true root mean square gap, 0-1."""
+        half, count = 1.0, len(self.shares)
+        if count > 1:
+            variance = float((self.shares**2).sum()) * count / (count - 1)
+            variance = max(variance, self.chance)
+            half = student_quantile(count - 1) * math.sqrt(variance)
+        return math.sqrt(max(0.0, self.square - half)), math.sqrt(min(1.0, max(0.0, self.square + half)))
 
 
 def calibration_gap(
@@ -156,51 +148,22 @@ def calibration_gap(
     on one another; by default each is by itself. The expected calibration error grows by chance, the more so the fewer
     the photos and the more of them are wrong. Of the square the part that is chance is known and taken off
     (Kumar, Liang and Ma, "Verified uncertainty calibration", 2019), so that models of different accuracy can be
-    compared. With few clusters in a bin it leans towards 0.
+    compared. With few clusters in a bin it leans towards 0. The variance is that of the first-order change; of a
+    calibrated model it is about twice too large, so that the interval is rather too wide.
     """
     where = confidence_bin(confidence, bins)
     tied = np.arange(len(right)) if clusters is None else clusters
-    gaps, counts, due = np.zeros((3, int(tied.max()) + 1, bins))
-    # A confidence that rounds to 1 still leaves chance something to do.
-    alone = np.maximum(confidence * (1 - confidence), 1e-6)
-    for table, values in ((gaps, confidence - right), (counts, 1.0), (due, alone)):
-        np.add.at(table, (tied, where), values)
-    square = debiased_square(gaps.sum(axis=0), counts.sum(axis=0), (gaps**2).sum(axis=0))
-    seen = float(((confidence - right) ** 2).sum())
-    effect = max(1.0, float((gaps**2).sum()) / seen) if seen else 1.0  # of the clusters
-    return CalibrationGap(float(square), gaps, counts, due * effect, seen / float(alone.sum()))
-
-
-def _gap_variance(due: np.ndarray, counts: np.ndarray) -> tuple[float, float, float]:
-    """Return what makes the variance of a debiased mean squared gap, from (G, bins) `due` and `counts`.
-
-    These are: what chance adds to the mean square before it is taken off; the variance of a calibrated model's; and
-    how much more that is for each unit of the true mean square gap. For the last it must be assumed which bins the gap
-    is in: its square goes with the fourth root of c (1 - c), because near certainty there is little room for it. That
-    power holds what it promises in simulations (`benchmarks/promises.py`); 0 is too narrow and 1 too wide.
-    """
-    used = counts.any(axis=0)
-    due, counts = due[:, used], counts[:, used]
-    of_bin, clusters, variance = counts.sum(axis=0), (counts > 0).sum(axis=0), due.sum(axis=0)
-    photos = float(of_bin.sum())
-    room = (variance / of_bin) ** 0.25
-    room *= photos / (of_bin * room).sum()
-    flat = 2 * ((variance**2 - (due**2).sum(axis=0)) * (clusters > 1) / of_bin**2).sum() / photos**2
-    slope = 4 * (variance * room * (1 - 1 / clusters) ** 2).sum() / photos**2
-    return float((variance / of_bin).sum() / photos), float(flat), float(slope)
-
-
-def _gap_score(square: float, scatter: float, true: float, noise: float, flat: float, slope: float) -> float:
-    """Return by how many standard deviations a debiased mean squared gap is above a `true` one.
-
-    Before what chance adds was taken off it was a sum of squares, whose cube root is nearly normal (Wilson and Hilferty
-    1931). A calibrated model's answers scatter as its confidence says; the more the true gap explains of the one
-    seen, the more they scatter as those seen do.
-    """
-    more = 1 + (scatter - 1) * (min(1.0, math.sqrt(true / square)) if square > 0 else 1.0)
-    mean = noise * more + true
-    part = (flat * more**2 + slope * more * true) / (9 * mean**2)
-    return (math.cbrt(max(0.0, square + noise * more) / mean) - (1 - part)) / math.sqrt(part)
+    gaps, counts = np.zeros((2, int(tied.max()) + 1, bins))
+    np.add.at(gaps, (tied, where), confidence - right)
+    np.add.at(counts, (tied, where), 1.0)
+    photos, of_bin = len(right), counts.sum(axis=0)
+    mean = gaps.sum(axis=0) / np.maximum(of_bin, 1)
+    shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
+    square = debiased_square(gaps.sum(axis=0), of_bin, (gaps**2).sum(axis=0))
+    # A calibrated model's gap in a bin has the variance v = sum c (1 - c), its square then 2 v^2, by normal chance.
+    spread = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins)
+    chance = float((2 * (spread / np.maximum(of_bin, 1)) ** 2).sum()) / photos**2
+    return CalibrationGap(square=float(square), shares=shares, gaps=gaps, counts=counts, chance=chance)
 
 
 def debiased_square(gaps: np.ndarray, counts: np.ndarray, squares: np.ndarray) -> np.ndarray:

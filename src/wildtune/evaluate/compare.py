@@ -33,6 +33,8 @@ LEVEL = 0.05
 POWER = 0.8
 # An error rate that is no further from `LEVEL` need not be mentioned.
 _NEAR = 0.01
+# Where more groups differ, the rate is `LEVEL` to two thousandths, and counting would take seconds.
+_COUNTED_GROUPS = 4000
 SCORES = ("accuracy", "balanced accuracy", "log loss", "calibration error")
 
 _SWAPS, _SWAPS_AT_ONCE = 5000, 500
@@ -84,7 +86,7 @@ class Pair(Frozen):
     smallest        difference of accuracy that is found in four cases of five, 0-1; None where there are too few
                     photos for any
     false_calls     how often runs that are equally right, and differ on the same photos, are called different in
-                    accuracy before the correction for several pairs, 0-1; `LEVEL` but where few photos differ
+                    accuracy before the correction for several pairs, 0-1; about `LEVEL` where many groups differ
     """
 
     first: str
@@ -224,8 +226,10 @@ def sign_flip_p_value(sums: np.ndarray) -> float:
 def false_call_rate(sums: np.ndarray, level: float = LEVEL) -> float:
     """Return how often that p-value is under `level` where the signs are chance, 0-1.
 
-    Few groups leave few totals, of which none need come near to `level`.
+    Few groups leave few totals, of which none need come near to `level`; the rate may be below it or above.
     """
+    if np.count_nonzero(sums) > _COUNTED_GROUPS:
+        return level
     chance = _sign_flips(sums)
     return float(chance[1:][_mid_p_values(chance)[1:] < level].sum())
 
@@ -514,10 +518,9 @@ def describe_comparison(found: RunsComparison) -> str:
         lines += [f"  {_difference_text(name, pair.differences[name], len(found.pairs))}" for name in SCORES]
         lines.append(
             f"  Only {pair.second} is right on {counted(pair.only_second, 'photo')}, only {pair.first} on "
-            f"{counted(pair.only_first, 'photo')}. {_power_text(found.photos, pair)}"
+            f"{counted(pair.only_first, 'photo')}. {_false_calls_text(pair, len(found.pairs))}"
+            f"{_power_text(found.photos, pair)}"
         )
-        if abs(pair.false_calls - LEVEL) > _NEAR:
-            lines.append(f"  {_false_calls_text(pair)}")
     return "\n".join(lines)
 
 
@@ -543,9 +546,15 @@ def _difference_text(name: str, found: Difference, pairs: int) -> str:
     return f"{name}: {lead}{size} {word} ({span}{chance})"
 
 
-def _false_calls_text(pair: Pair) -> str:
-    often = f"in {pair.false_calls:.1%} of cases instead of {LEVEL:.0%}" if pair.false_calls else "never"
-    return f"On so few photos equal runs would be called different in accuracy {often}."
+def _false_calls_text(pair: Pair, pairs: int) -> str:
+    if abs(pair.false_calls - LEVEL) <= _NEAR or not pair.only_first + pair.only_second:
+        return ""
+    who = "Equal runs that differ on these alone would"
+    if not pair.false_calls:
+        return f"{who} never be called different in accuracy. "
+    before = f", before the correction for {pairs} pairs" if pairs > 1 else ""
+    often = f"in {100 * pair.false_calls:.1f} % of cases instead of {100 * LEVEL:.0f} %"
+    return f"{who} be called different in accuracy {often}{before}. "
 
 
 def _power_text(photos: int, pair: Pair) -> str:
