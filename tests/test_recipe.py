@@ -46,6 +46,15 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 def test_a_change_that_cannot_be_made_is_a_recipe_error(change: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe("default", [change])
+    with pytest.raises(RecipeError):
+        load_recipe("default", ["stages=[1]", change])
+
+
+def test_a_stage_goes_by_its_name_or_its_number() -> None:
+    named = load_recipe("lab5", ["stages.finetune.epochs=3", "stages.transfer.augment.noise=2"])
+    assert named == load_recipe("lab5", ["stages.1.epochs=3", "stages.0.augment.noise=2"])
+    with pytest.raises(RecipeError, match=r"stages are 0 \(transfer\), 1 \(finetune\); give a number or a name"):
+        load_recipe("lab5", ["stages.finetuning.epochs=3"])
 
 
 def test_changes_keep_their_types() -> None:

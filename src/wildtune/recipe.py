@@ -348,13 +348,24 @@ def _apply_change(table: dict[str, Any], change: str) -> list[str]:
     place: Any = table
     try:
         for key in parents:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        place[int(last) if isinstance(place, list) else last] = value
+            place = place[_find_item(place, key)] if isinstance(place, list) else place.setdefault(key, {})
+        place[_find_item(place, last) if isinstance(place, list) else last] = value
     except (ValueError, IndexError):
-        return [f"--set {dotted}: the recipe has stages 0 to {len(table.get('stages', [])) - 1}; name one by number"]
+        stages = [f"{i} ({name})" if name else str(i) for i, name in enumerate(_names(table.get("stages", [])))]
+        return [f"--set {dotted}: the recipe's stages are {', '.join(stages) or 'none'}; give a number or a name"]
     except (TypeError, AttributeError):
         return [f"--set {dotted}: '{'.'.join(parents)}' is a value, not a table"]
     return []
+
+
+def _find_item(items: list[Any], key: str) -> int:
+    """Return the place in a list that a key means: its number, or the name of the table that is there."""
+    names = _names(items)
+    return names.index(key) if key in names else int(key)
+
+
+def _names(items: list[Any]) -> list[Any]:
+    return [item.get("name") if isinstance(item, dict) else None for item in items]
 
 
 def _explain_all(error: pydantic.ValidationError) -> list[str]:
