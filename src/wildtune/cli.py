@@ -42,7 +42,7 @@ WeightsFile = Annotated[
     str | None, typer.Option(help="File of pretrained weights; auto: timm's download; none: random.")
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as stages.0.epochs=3 or stages.finetune.epochs=3.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as stages.finetune.epochs=3.")
 ]
 
 DetectionsFile = Annotated[
