@@ -89,7 +89,7 @@ def tune(asked: argparse.Namespace) -> Recipe:
         with tuning.Ledger(tuning.folder_of(out)) as ledger:
             spent_s = ledger.spent()
         about = {"replaced": found.replaced, "said": found.said, "steps": steps, "spent_s": spent_s}
-        files.write_text(asked.out / "tune.json", json.dumps(about, indent=1) + "\n")
+        files.write_json(asked.out / "tune.json", about)
     return wt.load_recipe(str(out))
 
 

@@ -547,7 +547,7 @@ def _difference_text(name: str, found: Difference, pairs: int) -> str:
 
 
 def _false_calls_text(pair: Pair, pairs: int) -> str:
-    if abs(pair.false_calls - LEVEL) <= _NEAR or not pair.only_first + pair.only_second:
+    if abs(pair.false_calls - LEVEL) <= _NEAR or pair.only_first == pair.only_second == 0:
         return ""
     who = "Equal runs that differ on these alone would"
     if not pair.false_calls:
