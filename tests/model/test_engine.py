@@ -11,7 +11,7 @@ from torch import Tensor
 from wildtune.model import engine as engines
 from wildtune.model import saved_networks
 from wildtune.model.backbone import create_classifier
-from wildtune.model.engine import Engine, create_engine, find_engine
+from wildtune.model.engine import Engine, TrainingEngine, create_engine, find_engine
 
 IMAGES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -114,3 +114,48 @@ def test_networks_not_used_for_longest_go_and_a_cache_that_cannot_be_written_is_
     (tmp_path / "file").touch()
     monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "file"))
     assert create("openvino", identity="one").kind == "openvino"
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
+def test_a_network_in_training_is_run_with_the_weights_it_has_by_then(backbone: str) -> None:
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = create_classifier(backbone, 3)
+    size = model.pretrained_cfg["input_size"][-1]
+    images = torch.randn(3, 3, size, size)
+    follower = TrainingEngine(model, size, "openvino", 2)
+    before = follower.now()(images)
+    for weight in model.parameters():
+        weight.data.mul_(1.1).add_(0.01)
+    after = follower.now()
+    assert after.kind == "openvino"
+    expected = create_engine(model, size, "torch", 2)(images)
+    torch.testing.assert_close(after(images), expected, atol=1e-4, rtol=1e-4)
+    assert (before - expected).abs().max() > 1e-2
+
+
+def test_a_network_whose_weights_are_not_read_in_place_is_run_by_torch(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("openvino")
+
+    class Tabled(torch.nn.Module):
+        """Computes a table from its weights on the way into inference, as some attention layers do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.table = torch.nn.Parameter(torch.ones(3)), torch.ones(3)
+
+        def train(self, mode: bool = True) -> Tabled:
+            self.table = self.weight.detach() * 2
+            return super().train(mode)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(dim=(2, 3)) * self.table
+
+    model = Tabled()
+    follower = TrainingEngine(model, 32, "openvino", 2)
+    for factor in (1.0, 3.0):
+        model.weight.data.fill_(factor)
+        engine = follower.now()
+        assert engine.kind == "torch"
+        torch.testing.assert_close(engine(IMAGES), 2 * factor * IMAGES.mean(dim=(2, 3)))
+    assert caplog.text.count("not read in place") == 1

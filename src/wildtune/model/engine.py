@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import warnings
@@ -122,9 +123,7 @@ def create_engine(
     torch, torch runs it and a line in the log says so. With an `identity`, which tells the network from all others,
     one that OpenVINO took over before is found again.
     """
-    # Some attention layers keep tables computed from their weights until they are next put in training mode.
-    module.train()
-    module.eval()
+    _settle(module)
     if device == "cuda":
         return Engine(lambda x: _run_torch(module, x.to(device)).cpu(), CUDA_BATCH, "torch", threads)
     if kind == "openvino":
@@ -161,6 +160,46 @@ def find_engine(identity: str, size: int, threads: int) -> Engine | None:
         return None
 
 
+class TrainingEngine:
+    """A network in training, run forward with the weights that it has by then.
+
+    OpenVINO takes over a copy whose weights it reads where they are: new ones are written into the copy, and compiling
+    it again takes half a second where taking it over takes some five. Where it keeps tables computed from weights,
+    or cannot run the network, torch runs it.
+    """
+
+    def __init__(self, model: nn.Module, size: int, kind: str, threads: int, device: str = "cpu") -> None:
+        """Keep what `create_engine` takes; nothing is taken over yet."""
+        self._model, self._size, self._threads, self._device = model, size, threads, device
+        self._copy = copy.deepcopy(model).requires_grad_(False) if kind == "openvino" and device == "cpu" else None
+        self._network: Any = None
+
+    def now(self) -> Engine:
+        """Return the engine of the weights as they are, good until the next is asked for: they share their memory."""
+        if self._copy is not None:
+            try:
+                return self._compile_copy(self._copy)
+            except Exception as error:  # its failures have many types, and torch can do what it cannot
+                log.warning("OpenVINO cannot follow this network (%s): torch validates it.", _first_line(error))
+                self._copy = self._network = None
+        return create_engine(self._model, self._size, "torch", self._threads, self._device)
+
+    def _compile_copy(self, network: nn.Module) -> Engine:
+        network.load_state_dict(self._model.state_dict())
+        _settle(network)
+        if self._network is None:
+            self._network = _take_over_in_place(network, self._size)
+        engine = _create_openvino(self._network, self._threads)
+        _check_parity(engine, network, self._size)
+        return engine
+
+
+def _settle(module: nn.Module) -> None:
+    """Put a network in inference; some attention layers compute tables from their weights on the way there."""
+    module.train()
+    module.eval()
+
+
 def _run_torch(module: nn.Module, images: Tensor) -> Tensor:
     module.eval()  # whoever trained it in between: a random depth would be cached as the photo's features
     with torch.inference_mode():
@@ -175,6 +214,31 @@ def _take_over(module: nn.Module, size: int) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO uses a way of tracing that torch calls deprecated
         return openvino.convert_model(module, example_input=example, input=[1, 3, size, size])
+
+
+def _take_over_in_place(module: nn.Module, size: int) -> Any:
+    """Return OpenVINO's model of a network, for one photo at a time, that reads the network's own tensors.
+
+    Raises ValueError where some of them are not among its constants. `openvino.convert_model` would fold BatchNorm into
+    the weights at once; left alone, that happens when it is compiled.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    example = torch.zeros(1, 3, size, size)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO uses a way of tracing that torch calls deprecated
+        decoder = TorchScriptPythonDecoder(module, example_input=(example,))
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    network = frontend.convert(frontend.load(decoder))
+    network.reshape(list(example.shape))
+    read = {op.data.ctypes.data for op in network.get_ops() if op.get_type_name() == "Constant" and op.data.size}
+    # Counters of batches seen are in no formula.
+    tensors = {name: t for name, t in module.state_dict().items() if t.is_floating_point()}
+    missing = sorted(name for name, tensor in tensors.items() if tensor.data_ptr() not in read)
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(tensors)} tensors are not read in place, as {missing[0]}")
+    return network
 
 
 def _create_openvino(network: Any | Path, streams: int) -> Engine:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wildtune import runtime
 from wildtune.model.backbone import head_of
-from wildtune.model.engine import create_engine
+from wildtune.model.engine import TrainingEngine
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.gradients import speed_up_gradients
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
@@ -32,7 +32,7 @@ from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
 
-# OpenVINO takes some seconds to take changed weights over, in which torch runs some two hundred photos.
+# OpenVINO takes some seconds to take a network over, in which torch runs some two hundred photos.
 ENGINE_FROM_PHOTOS = 256
 
 
@@ -198,7 +198,10 @@ class PhotoData:
         self._preprocess = plan.preprocess.at_size(planned.size)
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
-        self._val_engine = plan.engine if len(self._val) >= ENGINE_FROM_PHOTOS else "torch"
+        # Made before the layers are put into forms for training.
+        self._val_engine = TrainingEngine(
+            model, plan.preprocess.size, validation_engine(plan, planned, len(self._val)), plan.threads, plan.device
+        )
         self._device = torch.device(plan.device)
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.device == "cpu":
@@ -249,9 +252,12 @@ class PhotoData:
     def val_logits(self) -> Tensor:
         """Return the logits of the validation photos, by the plan's engine where they repay its start."""
         pre = self._plan.preprocess
-        engine = create_engine(self._model, pre.size, self._val_engine, self._plan.threads, self._plan.device)
-        self._val_engine = engine.kind  # what could not run the network once is not tried again
-        return engine.run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
+        return self._val_engine.now().run_all(len(self._val), lambda i: self._val.plain_input(i, pre))
+
+
+def validation_engine(plan: Plan, planned: PlannedStage, val_photos: int) -> str:
+    """Return what runs the validation photos of a full stage: the plan's engine where it repays its start."""
+    return plan.engine if val_photos * planned.stage.epochs >= ENGINE_FROM_PHOTOS else "torch"
 
 
 def create_cache(model: nn.Module, plan: Plan, versions: dict[str, str]) -> FeatureCache:

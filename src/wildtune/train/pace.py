@@ -17,15 +17,17 @@ from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_input
 from wildtune.photos.split import Split
-from wildtune.train.batches import ENGINE_FROM_PHOTOS, view_key
+from wildtune.train.batches import validation_engine, view_key
 from wildtune.train.effects import Sample
 from wildtune.train.plan import Plan, PlannedStage
 
 # Measured with EfficientNet-B0 (docs/performance.md): what compiling costs, the time a compiled step takes as a share
-# of one that is not, and what OpenVINO takes to take changed weights over. Backward costs about twice forward.
+# of one that is not, what OpenVINO takes to take a network over and, each time, its new weights. Backward costs about
+# twice forward.
 _COMPILE_S = 60.0
 _COMPILED_SHARE = {"float32": 0.5, "bfloat16": 0.35}
-_ENGINE_S = 3.0
+_TAKE_OVER_S = 5.0
+_NEW_WEIGHTS_S = 1.0
 _FORWARD_SHARE = 1 / 3
 
 _TIMED_PHOTOS = 4
@@ -63,12 +65,13 @@ def _fine_tuning_seconds(
     step = _training_seconds(plan, planned, model, sample)
     size = planned.size / plan.preprocess.size
     forward = step * _FORWARD_SHARE / size**2
-    validation = val * forward
-    if val >= ENGINE_FROM_PHOTOS and plan.engine != "torch":
-        validation = min(validation, _ENGINE_S + val * _forward_seconds(plan, sample, cache))
+    start, validation = 0.0, val * forward
+    if validation_engine(plan, planned, val) == "openvino":
+        start, validation = _TAKE_OVER_S, _NEW_WEIGHTS_S + val * _forward_seconds(plan, sample, cache)
     if planned.compile:
-        return _COMPILE_S + planned.stage.epochs * (train * step * _COMPILED_SHARE[planned.precision] + validation)
-    return planned.stage.epochs * (train * step + validation)
+        start += _COMPILE_S
+        step *= _COMPILED_SHARE[planned.precision]
+    return start + planned.stage.epochs * (train * step + validation)
 
 
 def _forward_seconds(plan: Plan, sample: Sample, cache: FeatureCache) -> float:
