@@ -76,9 +76,13 @@ def rotate(pixels: Tensor, turn: float) -> Tensor:
     angle = 2 * math.pi * turn
     height, width = pixels.shape[-2:]
     cos, sin = math.cos(angle), math.sin(angle)
-    # The sampling grid is in units of half the width and height: a rotation in pixels must account for both.
-    matrix = torch.tensor([[[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]])
-    grid = torch.nn.functional.affine_grid(matrix, [1, 3, height, width], align_corners=False)
+    # The sampling grid is in units of half the width and height: a rotation in pixels must account for both. Written
+    # out, because torch's `affine_grid` takes several times as long as the sampling.
+    down = torch.arange(1 - height, height, 2)[:, None] / height
+    across = torch.arange(1 - width, width, 2) / width
+    grid = torch.empty(1, height, width, 2)
+    torch.add(cos * across, (-sin * height / width) * down, out=grid[0, ..., 0])
+    torch.add((sin * width / height) * across, cos * down, out=grid[0, ..., 1])
     turned = torch.nn.functional.grid_sample(
         pixels[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
@@ -96,7 +100,7 @@ def _add_noise(pixels: Tensor, std: float, seed: int) -> Tensor:
         return pixels
     # torch draws normal numbers four times as fast as NumPy does.
     generator = torch.Generator().manual_seed(seed_from(seed, "noise"))
-    return pixels + torch.empty(pixels.shape).normal_(0, std, generator=generator)
+    return torch.empty(pixels.shape).normal_(0, std, generator=generator).add_(pixels)
 
 
 def _change_colour(pixels: Tensor, augment: Augment, rng: np.random.Generator) -> Tensor:
