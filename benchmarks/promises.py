@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildtune.evaluate.averages import average_classes
 from wildtune.evaluate.calibration import calibration_gap, fit_calibration, scaled_probs
 from wildtune.evaluate.compare import LEVEL, SCORES, Contender, compare_contenders
 from wildtune.model.calibration import set_members
@@ -62,6 +63,18 @@ SETTINGS = (
     Setting(2000, 4, 0.90, 0.91),
 )
 SURE = 1.3
+
+# The classes' shares of the photos, and how often each is recognised, 0-1.
+COMMON_AND_RARE = (0.4, 0.25, 0.15, 0.1, 0.06, 0.04)
+CLASSIFIERS = {
+    "all alike, 66 %": ((1 / 6,) * 6, (0.66,) * 6),
+    "all alike, 93 %": ((1 / 6,) * 6, (0.93,) * 6),
+    "all alike, 98.5 %": ((1 / 6,) * 6, (0.985,) * 6),
+    "22 classes, 80 to 100 %": ((1 / 22,) * 22, tuple(np.linspace(0.8, 1, 22))),
+    "rare ones hard, 70 to 98 %": (COMMON_AND_RARE, (0.98, 0.97, 0.95, 0.9, 0.8, 0.7)),
+    "rare ones hard, 90 to 99.5 %": ((0.5, 0.3, 0.1, 0.05, 0.03, 0.02), (0.995, 0.99, 0.98, 0.97, 0.95, 0.9)),
+    "rare ones easy, 80 to 100 %": (COMMON_AND_RARE, (0.8, 0.8, 0.9, 0.9, 1.0, 1.0)),
+}
 
 
 def skill_for(accuracy: float) -> float:
@@ -172,6 +185,25 @@ def check_promises(rng: np.random.Generator, simulations: int) -> None:
             )
 
 
+def check_averages(rng: np.random.Generator, simulations: int) -> None:
+    """Print how often the intervals of balanced accuracy and macro F1 hold what they would be with endless photos."""
+    for name, (of_photos, recalls) in CLASSIFIERS.items():
+        count = len(recalls)
+        wrong = [np.insert(rng.dirichlet(np.ones(count - 1)) * (1 - r), k, r) for k, r in enumerate(recalls)]
+        for total in (100, 392, 2000):
+            held = np.zeros(2)
+            for _ in range(simulations):
+                photos = rng.multinomial(total, of_photos)
+                expected, there = photos[:, None] * np.array(wrong), photos > 0
+                f1 = 2 * np.diagonal(expected) / np.maximum(photos + expected.sum(axis=0), 1e-9)
+                truth = np.array(recalls)[there].mean(), f1[there].mean()
+                found = average_classes(np.array([rng.multinomial(n, p) for n, p in zip(photos, wrong, strict=True)]))
+                spans = found.balanced_accuracy_interval, found.macro_f1_interval
+                held += [low <= one <= high for one, (low, high) in zip(truth, spans, strict=True)]
+            balanced, f1_held = held / simulations
+            print(f"{name}, {total} photos: balanced accuracy {balanced:.1%}, macro F1 {f1_held:.1%} (95 %)", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=2000)
@@ -180,6 +212,7 @@ def main() -> None:
     asked = parser.parse_args()
     check_comparisons(asked.seed, asked.simulations, asked.settings or range(len(SETTINGS)))
     if not asked.settings:
+        check_averages(np.random.default_rng(asked.seed), asked.simulations)
         check_promises(np.random.default_rng(asked.seed), max(1, asked.simulations // 5))
 
 
