@@ -201,7 +201,7 @@ def check_averages(rng: np.random.Generator, simulations: int) -> None:
                 spans = found.balanced_accuracy_interval, found.macro_f1_interval
                 held += [low <= one <= high for one, (low, high) in zip(truth, spans, strict=True)]
             balanced, f1_held = held / simulations
-            print(f"{name}, {total} photos: balanced accuracy {balanced:.1%}, macro F1 {f1_held:.1%} (95 %)", flush=True)
+            print(f"{name}, {total} photos: balanced accuracy {balanced:.1%}, macro F1 {f1_held:.1%} (95 %)")
 
 
 def main() -> None:
