@@ -189,15 +189,15 @@ def check_averages(rng: np.random.Generator, simulations: int) -> None:
     """Print how often the intervals of balanced accuracy and macro F1 hold what they would be with endless photos."""
     for name, (of_photos, recalls) in CLASSIFIERS.items():
         count = len(recalls)
-        wrong = [np.insert(rng.dirichlet(np.ones(count - 1)) * (1 - r), k, r) for k, r in enumerate(recalls)]
+        rows = [np.insert(rng.dirichlet(np.ones(count - 1)) * (1 - r), k, r) for k, r in enumerate(recalls)]
         for total in (100, 392, 2000):
             held = np.zeros(2)
             for _ in range(simulations):
                 photos = rng.multinomial(total, of_photos)
-                expected, there = photos[:, None] * np.array(wrong), photos > 0
+                expected, there = photos[:, None] * np.array(rows), photos > 0
                 f1 = 2 * np.diagonal(expected) / np.maximum(photos + expected.sum(axis=0), 1e-9)
                 truth = np.array(recalls)[there].mean(), f1[there].mean()
-                found = average_classes(np.array([rng.multinomial(n, p) for n, p in zip(photos, wrong, strict=True)]))
+                found = average_classes(np.array([rng.multinomial(n, p) for n, p in zip(photos, rows, strict=True)]))
                 spans = found.balanced_accuracy_interval, found.macro_f1_interval
                 held += [low <= one <= high for one, (low, high) in zip(truth, spans, strict=True)]
             balanced, f1_held = held / simulations

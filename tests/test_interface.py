@@ -168,7 +168,21 @@ def test_missing_photos_end_with_3_and_one_line(
         assert messages[0] == said[-1]
         assert f"Did you mean {tmp_path / 'photos'}?" in messages[0]
         assert not any("Traceback" in line for line in said)
+    assert run_main(monkeypatch, "train", str(tmp_path / "photos"), "--out", str(tmp_path / "run")) == 3
+    assert "holds no photos" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from wildtune import cli\n"
+        f"sys.argv = ['wildtune', 'train', {str(tmp_path / 'fotos')!r}]\n"
+        "try:\n    cli.main()\n"
+        "except SystemExit as left:\n    print(left.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["3", "False"]
 
 
 def test_missing_weights_end_with_3(

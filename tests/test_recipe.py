@@ -55,6 +55,8 @@ def test_a_stage_goes_by_its_name_or_its_number() -> None:
     assert named == load_recipe("lab5", ["stages.1.epochs=3", "stages.0.augment.noise=2"])
     with pytest.raises(RecipeError, match=r"stages are 0 \(transfer\), 1 \(finetune\); give a number or a name"):
         load_recipe("lab5", ["stages.finetuning.epochs=3"])
+    with pytest.raises(RecipeError, match="the list has 2 values; give a number from 0 to 1"):
+        load_recipe("default", ["stages.1.augment.crop_scale.7=0.5"])
 
 
 def test_changes_keep_their_types() -> None:

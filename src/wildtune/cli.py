@@ -87,6 +87,7 @@ def train(
 
     # Before torch is imported, which takes seconds: a mistake is said at once.
     chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
+    _require_photos(photos)
     with _quick_imports():
         from wildtune import folds as cross_validation
         from wildtune import job
@@ -133,6 +134,7 @@ def check(
     if no_model and (backbone or weights):
         raise CommandError("--no-model looks for no label errors, so --backbone and --weights are not needed with it.")
     recipe = None if no_model else load_recipe("default", backbone=backbone, weights=weights)
+    _require_photos(photos)
     with _quick_imports():
         from wildtune import job
         from wildtune.photos.audit import save_findings
@@ -170,6 +172,7 @@ def tune(
     from wildtune.recipe import load_recipe
 
     start = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)  # before torch, as in `train`
+    _require_photos(photos)
     with _quick_imports():
         from wildtune import tuning
 
@@ -332,6 +335,14 @@ def _options(
         raise typer.Exit
 
 
+def _require_photos(photos: str | None) -> None:
+    """Raise PhotosError where PHOTOS are given and missing: before torch is imported, which takes seconds."""
+    if photos is not None:
+        from wildtune.photos.sources import require_source
+
+        require_source(photos)
+
+
 def _detections(file: Path | None, threshold: float | None) -> Detections | None:
     """Return the options about detections as the value that the rest of the program knows."""
     from wildtune.photos.sources import Detections
@@ -407,17 +418,13 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"wildtune: {where}{error.strerror or error}. Nothing that was finished is lost.", file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         # torch has no type of its own for the memory of a CPU, whose allocators say one of these.
-        if debug or not any(
-            said in str(error).lower() for said in ("out of memory", "allocate memory", "enough memory")
-        ):
+        known = any(said in str(error).lower() for said in ("out of memory", "allocate memory", "enough memory"))
+        if debug or not (known or isinstance(error, MemoryError)):
             raise
         where = "the GPU is out of memory" if "CUDA" in str(error) else "out of memory"
         print(f"wildtune: {where}. A smaller batch_size, input.size or backbone needs less.", file=sys.stderr)
-        sys.exit(2)
-    except MemoryError:
-        print("wildtune: out of memory. A smaller batch_size, input.size or backbone needs less.", file=sys.stderr)
         sys.exit(2)
     finally:
         gc.unfreeze()  # for whoever calls this within a longer life

@@ -351,8 +351,11 @@ def _apply_change(table: dict[str, Any], change: str) -> list[str]:
             place = place[_find_item(place, key)] if isinstance(place, list) else place.setdefault(key, {})
         place[_find_item(place, last) if isinstance(place, list) else last] = value
     except (ValueError, IndexError):
-        stages = [f"{i} ({name})" if name else str(i) for i, name in enumerate(_names(table.get("stages", [])))]
-        return [f"--set {dotted}: the recipe's stages are {', '.join(stages) or 'none'}; give a number or a name"]
+        names = _names(place)
+        if place and not any(names):
+            return [f"--set {dotted}: the list has {len(place)} values; give a number from 0 to {len(place) - 1}"]
+        stages = ", ".join(f"{i} ({name})" if name else str(i) for i, name in enumerate(names))
+        return [f"--set {dotted}: the recipe's stages are {stages or 'none'}; give a number or a name"]
     except (TypeError, AttributeError):
         return [f"--set {dotted}: '{'.'.join(parents)}' is a value, not a table"]
     return []

@@ -117,8 +117,12 @@ def test_networks_not_used_for_longest_go_and_a_cache_that_cannot_be_written_is_
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
-def test_a_network_in_training_is_run_with_the_weights_it_has_by_then(backbone: str) -> None:
+def test_a_network_in_training_is_run_with_the_weights_it_has_by_then(
+    monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
     pytest.importorskip("openvino")
+    taken, take_over = [], engines._take_over_in_place
+    monkeypatch.setattr(engines, "_take_over_in_place", lambda *a: taken.append(1) or take_over(*a))
     torch.manual_seed(0)
     model = create_classifier(backbone, 3)
     size = model.pretrained_cfg["input_size"][-1]
@@ -132,6 +136,9 @@ def test_a_network_in_training_is_run_with_the_weights_it_has_by_then(backbone: 
     expected = create_engine(model, size, "torch", 2)(images)
     torch.testing.assert_close(after(images), expected, atol=1e-4, rtol=1e-4)
     assert (before - expected).abs().max() > 1e-2
+    assert len(taken) == 1
+    # As after an interruption.
+    assert torch.equal(after(images), TrainingEngine(model, size, "openvino", 2).now()(images))
 
 
 def test_a_network_whose_weights_are_not_read_in_place_is_run_by_torch(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 from shapes import draw_shape
 from wildtune.model.preprocess import Preprocess, create_input, create_preprocess, fit_photo, load_pixels, shrink_photo
@@ -90,6 +93,10 @@ def test_rotation_is_in_turns_and_mirrors_the_edges() -> None:
         quarter, torch.rot90(image, -1, (1, 2)), atol=1e-4
     )
     assert torch.allclose(rotate(torch.full((3, 20, 30), 7.0), 0.1), torch.full((3, 20, 30), 7.0))
+    wide, (cos, sin) = torch.rand(3, 20, 30), (math.cos(0.2 * math.pi), math.sin(0.2 * math.pi))
+    grid = affine_grid(torch.tensor([[[cos, -sin / 1.5, 0.0], [sin * 1.5, cos, 0.0]]]), [1, 3, 20, 30], False)
+    expected = grid_sample(wide[None], grid, padding_mode="reflection", align_corners=False)[0]
+    assert torch.allclose(rotate(wide, 0.1), expected, atol=1e-4)
 
 
 def test_noise_is_on_the_0_255_scale() -> None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from wildtune.check.groups import number_groups, unite_groups
 from wildtune.errors import CommandError
-from wildtune.evaluate.averages import average_classes
 from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, debiased_square
 from wildtune.frozen import Frozen
 from wildtune.intervals import (
@@ -334,7 +333,6 @@ class _Table:
     right: np.ndarray
     loss: np.ndarray
     weights: np.ndarray
-    confusion: np.ndarray
     gap: CalibrationGap
 
 
@@ -390,27 +388,21 @@ def _tabulate(predictions: Predictions, rows: np.ndarray, names: Sequence[str], 
     label = np.array([index[predictions.labels[row]] for row in rows])
     targets, predicted, probs = predictions.targets[rows], predictions.predicted[rows], predictions.probs[rows]
     right = targets == predicted
-    count = len(predictions.class_names)
     return _Table(
         right=right,
         loss=-np.log(np.maximum(probs[np.arange(len(rows)), targets], 1e-7)),
         weights=len(rows) / (len(names) * np.bincount(label)[label]),
-        confusion=np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count),
         gap=calibration_gap(probs.max(axis=1), right, clusters),
     )
 
 
 def _run_scores(table: _Table, clusters: np.ndarray) -> dict[str, Score]:
     """Return each of `SCORES` of a run with its interval."""
-    balanced = average_classes(table.confusion)
-    alone = int(clusters.max()) + 1 == len(clusters)
     return {
         "accuracy": Score(value=float(table.right.mean()), interval=clustered_wilson_interval(table.right, clusters)),
         "balanced accuracy": Score(
-            value=balanced.balanced_accuracy,
-            interval=balanced.balanced_accuracy_interval
-            if alone
-            else clustered_wilson_interval(table.right, clusters, table.weights),
+            value=float((table.weights * table.right).mean()),
+            interval=clustered_wilson_interval(table.right, clusters, table.weights),
         ),
         "log loss": Score(value=float(table.loss.mean()), interval=_not_below_zero(table.loss, clusters)),
         "calibration error": Score(value=table.gap.root, interval=table.gap.interval),

@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -163,16 +163,19 @@ def find_engine(identity: str, size: int, threads: int) -> Engine | None:
 class TrainingEngine:
     """A network in training, run forward with the weights that it has by then.
 
-    OpenVINO takes over a copy whose weights it reads where they are: new ones are written into the copy, and compiling
-    it again takes half a second where taking it over takes some five. Where it keeps tables computed from weights,
-    or cannot run the network, torch runs it.
+    OpenVINO takes over a copy whose tensors it reads where they are: new weights are written into the copy, and
+    compiling and checking it again takes a second where taking it over takes some five. Where it does not read all of
+    them in place (as of tables that were computed from weights), or cannot run the network, torch does.
     """
 
     def __init__(self, model: nn.Module, size: int, kind: str, threads: int, device: str = "cpu") -> None:
-        """Keep what `create_engine` takes; nothing is taken over yet."""
+        """Keep what `create_engine` takes, and for OpenVINO a copy; nothing is taken over yet."""
         self._model, self._size, self._threads, self._device = model, size, threads, device
-        self._copy = copy.deepcopy(model).requires_grad_(False) if kind == "openvino" and device == "cpu" else None
+        self._copy: nn.Module | None = None
         self._network: Any = None
+        if kind == "openvino" and device == "cpu":
+            with suppress(RuntimeError):  # a tensor that is part of a graph cannot be copied
+                self._copy = copy.deepcopy(model).requires_grad_(False)
 
     def now(self) -> Engine:
         """Return the engine of the weights as they are, good until the next is asked for: they share their memory."""
@@ -234,7 +237,7 @@ def _take_over_in_place(module: nn.Module, size: int) -> Any:
     network.reshape(list(example.shape))
     read = {op.data.ctypes.data for op in network.get_ops() if op.get_type_name() == "Constant" and op.data.size}
     # Counters of batches seen are in no formula.
-    tensors = {name: t for name, t in module.state_dict().items() if t.is_floating_point()}
+    tensors = {name: t for name, t in module.state_dict().items() if t.is_floating_point() and t.numel()}
     missing = sorted(name for name, tensor in tensors.items() if tensor.data_ptr() not in read)
     if missing:
         raise ValueError(f"{len(missing)} of {len(tensors)} tensors are not read in place, as {missing[0]}")

@@ -21,7 +21,7 @@ from wildtune.photos.catalogue import Photo
 from wildtune.progress import ProgressCallback
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
-_VERSION = 3
+_VERSION = 4
 
 # What the cache knows a photo without augmentation by.
 PLAIN_VIEW: dict[str, object] = {"augment": None}

@@ -32,8 +32,10 @@ from wildtune.train.plan import Plan, PlannedStage
 
 Batch = tuple[Tensor, Tensor]
 
-# OpenVINO takes some seconds to take a network over, in which torch runs some two hundred photos.
-ENGINE_FROM_PHOTOS = 256
+# How many photos more torch runs in the time that OpenVINO needs to take a network over, and each epoch to take new
+# weights over (docs/performance.md).
+_TAKE_OVER_PHOTOS = 300
+_NEW_WEIGHTS_PHOTOS = 80
 
 
 class Side:
@@ -198,7 +200,7 @@ class PhotoData:
         self._preprocess = plan.preprocess.at_size(planned.size)
         self._train, self._val, self._reporter = sides["train"], sides["val"], reporter
         self.val_targets = self._val.targets
-        # Made before the layers are put into forms for training.
+        # Before the layers are put into forms for training, where no stage before has.
         self._val_engine = TrainingEngine(
             model, plan.preprocess.size, validation_engine(plan, planned, len(self._val)), plan.threads, plan.device
         )
@@ -257,7 +259,8 @@ class PhotoData:
 
 def validation_engine(plan: Plan, planned: PlannedStage, val_photos: int) -> str:
     """Return what runs the validation photos of a full stage: the plan's engine where it repays its start."""
-    return plan.engine if val_photos * planned.stage.epochs >= ENGINE_FROM_PHOTOS else "torch"
+    gained = planned.stage.epochs * (val_photos - _NEW_WEIGHTS_PHOTOS)
+    return plan.engine if gained >= _TAKE_OVER_PHOTOS else "torch"
 
 
 def create_cache(model: nn.Module, plan: Plan, versions: dict[str, str]) -> FeatureCache:

@@ -22,7 +22,7 @@ from wildtune.photos.sources.listing import read_json
 from wildtune.photos.sources.table import TABLE_SUFFIXES, load_table
 from wildtune.photos.sources.tfrecord import is_shard_name, load_shards
 
-__all__ = ["Detections", "list_photos", "load_photos"]
+__all__ = ["Detections", "list_photos", "load_photos", "require_source"]
 
 _LIST_SUFFIXES = TABLE_SUFFIXES | {".json"}
 
@@ -35,6 +35,21 @@ _LAYOUTS = (
 )
 
 
+def require_source(source: str | Path) -> Path:
+    """Return the absolute path of a source that is there to be read; else raise PhotosError with the nearest name."""
+    path = Path(source).expanduser().absolute()
+    try:
+        if os.path.isdir(path):
+            visible_entries(path)
+            return path
+        if os.path.isfile(path):
+            return path
+        missing = describe_missing(path)
+    except OSError as error:
+        raise PhotosError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
+    raise PhotosError(f"There is no folder or file '{source}': {missing}")
+
+
 def load_photos(source: str | Path, read: bool = True, detections: Detections | None = None) -> Catalogue:
     """Load labelled photos into a Catalogue.
 
@@ -45,7 +60,7 @@ def load_photos(source: str | Path, read: bool = True, detections: Detections | 
     Where no photo has a group, `group_by_camera` gives those of one camera or sequence one.
     Raises PhotosError when the source is missing, of no known kind, contradicts itself or holds no photos.
     """
-    path = _existing(source)
+    path = require_source(source)
     results = read_results(detections) if detections else None
     if _is_package(path):
         catalogue = _load_list(path / PACKAGE_NAME, read)
@@ -76,7 +91,7 @@ def list_photos(source: str | Path, read: bool = True, detections: Detections | 
     for photos directly in the folder, and "" where a list or a shard has none. `read` and `detections` are as
     in `load_photos`. Raises PhotosError when nothing is there.
     """
-    path = _existing(source)
+    path = require_source(source)
     results = read_results(detections) if detections else None
     if _is_package(path):
         catalogue = _load_list(path / PACKAGE_NAME, read, labelled=False)
@@ -114,21 +129,6 @@ def _load_list(path: Path, read: bool, labelled: bool = True) -> Catalogue:
     content = read_json(path)
     load = load_camtrap_dp if is_camtrap_dp(content) or path.name == PACKAGE_NAME else load_coco
     return load(path, content, read, labelled)
-
-
-def _existing(source: str | Path) -> Path:
-    """Return the absolute path of a source that exists; else raise PhotosError with the nearest name."""
-    path = Path(source).expanduser().absolute()
-    try:
-        if os.path.isdir(path):
-            visible_entries(path)
-            return path
-        if os.path.isfile(path):
-            return path
-        missing = describe_missing(path)
-    except OSError as error:
-        raise PhotosError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
-    raise PhotosError(f"There is no folder or file '{source}': {missing}")
 
 
 def _nothing_found(path: Path, catalogue: Catalogue) -> str:
