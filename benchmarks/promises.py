@@ -200,8 +200,8 @@ def check_averages(rng: np.random.Generator, simulations: int) -> None:
                 found = average_classes(np.array([rng.multinomial(n, p) for n, p in zip(photos, rows, strict=True)]))
                 spans = found.balanced_accuracy_interval, found.macro_f1_interval
                 held += [low <= one <= high for one, (low, high) in zip(truth, spans, strict=True)]
-            balanced, f1_held = held / simulations
-            print(f"{name}, {total} photos: balanced accuracy {balanced:.1%}, macro F1 {f1_held:.1%} (95 %)")
+            said = "balanced accuracy {:.1%}, macro F1 {:.1%} (95 %)".format(*held / simulations)
+            print(f"{name}, {total} photos: {said}", flush=True)
 
 
 def main() -> None:
