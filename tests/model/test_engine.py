@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,21 @@ def test_a_network_taken_over_before_is_found_again(cache: Path, monkeypatch: py
     assert torch.equal(again(IMAGES), expected)
     assert create("openvino", identity="another").kind == "torch", "else the identity does not count"
     assert find_engine("one", 48, 1) is None
+
+
+def test_the_first_answer_is_given_before_there_are_threads(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that came to OpenVINO's first answer together hung for ever in five processes of six."""
+    import openvino
+
+    create("openvino", identity="one")
+    answered, infer = [], openvino.InferRequest.infer
+    monkeypatch.setattr(
+        openvino.InferRequest,
+        "infer",
+        lambda *args, **kwargs: answered.append(threading.current_thread()) or infer(*args, **kwargs),
+    )
+    assert find_engine("one", 32, 2) is not None
+    assert answered == [threading.current_thread()]
 
 
 def test_a_damaged_network_is_taken_over_anew(cache: Path) -> None:

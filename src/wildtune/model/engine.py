@@ -271,6 +271,9 @@ def _create_openvino(network: Any | Path, streams: int) -> Engine:
         finally:
             free.put(request)
 
+    # What OpenVINO's Python part makes at its first answer, it makes without a lock: two threads that come to it at
+    # the same time can wait for each other for ever. So the first answer is given before there are any.
+    run(torch.zeros(list(compiled.input(0).shape)))
     # One worker more than streams, so that no stream waits while a photo is decoded.
     return Engine(run, 1, "openvino", streams + 1)
 
