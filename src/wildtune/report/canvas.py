@@ -101,15 +101,15 @@ def draw(
         # Names in scripts that the measuring font lacks are still written as text and drawn by the reader.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         paint(figure)
         if language != ENGLISH:
             _localise(figure, language)
-        # Laid out here, it is drawn once; `savefig` would draw it twice for that.
+        # Laid out here and written by its canvas, it is drawn once; `savefig` would draw it twice for that.
         figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
         figure.set_layout_engine("none")
         written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None}, transparent=True)
+        canvas.print_svg(written, metadata={"Date": None})
     return _finish(written.getvalue(), name, description)
 
 
