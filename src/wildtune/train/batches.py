@@ -7,6 +7,7 @@ logits. Which photos make up a batch and how they are augmented follows from (se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,10 @@ Batch = tuple[Tensor, Tensor]
 # weights over (docs/performance.md).
 _TAKE_OVER_PHOTOS = 300
 _NEW_WEIGHTS_PHOTOS = 80
+
+# A head's step with fewer multiplications than this gains nothing from a second thread, and stands still where that
+# one waits for a processor that another program has.
+_ALONE_BELOW = 10_000_000
 
 
 class Side:
@@ -160,9 +165,11 @@ class FeatureData:
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield ((B, D) features, (B,) targets)."""
         self._load_view(epoch % self._planned.views)
-        for indices in stage_order(self._plan.seed, self._stage, epoch, self._train)[first_step:]:
-            rows = torch.from_numpy(indices)
-            yield self._features[rows].to(self._device), self._train.targets[rows].to(self._device)
+        small = self._planned.trained_weights * self._stage.batch_size < _ALONE_BELOW
+        with runtime.computing_alone() if small else nullcontext():
+            for indices in stage_order(self._plan.seed, self._stage, epoch, self._train)[first_step:]:
+                rows = torch.from_numpy(indices)
+                yield self._features[rows].to(self._device), self._train.targets[rows].to(self._device)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the head's logits."""
