@@ -121,6 +121,14 @@ def test_a_few_right_answers_do_not_make_a_model_surely_miscalibrated() -> None:
     assert high > 0.05
 
 
+def test_answers_given_as_certain_leave_room_for_doubt() -> None:
+    low, high = calibration_gap(np.ones(100), np.ones(100, dtype=bool)).interval
+    assert low == 0
+    assert 0.005 < high < 0.05
+    assert calibration_gap(np.ones(100), np.zeros(100, dtype=bool)).interval[0] > 0.9
+    assert calibration_gap(np.full(5, 0.9), np.arange(5) > 1, np.zeros(5, dtype=int)).interval == (0.0, 1.0)
+
+
 def test_photos_that_another_run_learned_from_do_not_count() -> None:
     right = np.arange(100) % 10 > 0
     learned = {str(row): "train" for row in range(0, 100, 10)}
@@ -186,6 +194,20 @@ def test_the_calibration_error_without_chance_is_found_again() -> None:
     alike = np.repeat(right[0, :40], 10)
     alone, tied = (calibration_gap(np.full(400, 0.5), alike, np.arange(400) // size) for size in (1, 10))
     assert tied.interval[1] - tied.interval[0] > 2 * (alone.interval[1] - alone.interval[0])
+
+
+@pytest.mark.parametrize(("sure", "group"), [(0.0, 1), (0.1, 1), (0.1, 4)])
+def test_the_interval_of_a_calibration_error_holds_the_truth(sure: float, group: int) -> None:
+    """A run that is as sure as it is right, and one that is surer where it is often wrong; photos alike in fours too."""
+    rng, photos = np.random.default_rng(5), np.arange(200)
+
+    def draw(count: int, tied: int) -> tuple[np.ndarray, np.ndarray]:
+        share = np.repeat(rng.beta(4, 1, count // tied), tied)
+        return share + sure * (1 - share), np.repeat(rng.random(count // tied), tied) < share
+
+    true = calibration_gap(*draw(400_000, 1), np.arange(400_000) // 100).root
+    spans = [calibration_gap(*draw(200, group), photos // group).interval for _ in range(400)]
+    assert 0.92 <= np.mean([low <= true <= high for low, high in spans]) <= 0.99
 
 
 def test_the_interval_of_a_loss_reaches_further_up_and_covers() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wildtune.evaluate.conformal import find_review_rule, find_set_rule, find_unknown_rule
-from wildtune.intervals import Interval, student_quantile
+from wildtune.intervals import Interval
 from wildtune.model.calibration import Calibration
 from wildtune.predict.predictions import Predictions
 
@@ -19,6 +19,9 @@ KNOWN_FLAGGED = 0.05
 # Temperatures looked among: beyond a factor of 20 no probability would be left to speak of.
 _WIDEST = math.log(20)
 _GOLDEN = (math.sqrt(5) - 1) / 2
+
+_PRIOR_RARE = 1
+_USUAL_WEIGHT = 2  # in standard deviations of what is found without any gap
 
 
 def fit_calibration(predictions: Predictions) -> Calibration | None:
@@ -111,17 +114,17 @@ class CalibrationGap:
     """How far confidence is from accuracy, with what chance adds to it taken off.
 
     square   mean squared gap, debiased; below 0 where the gaps are smaller than chance alone explains
-    shares   what each of G clusters adds to it beyond its due, (G,): their squares' sum is its variance
-    gaps     sum of confidence less right answers of each cluster in each bin of confidence, (G, bins)
+    gaps     sum of confidence less right answers of each of G clusters in each bin of confidence, (G, bins)
     counts   photos of each cluster in each bin, (G, bins)
-    chance   the least variance of `square`: that of a calibrated model, whatever few answers happen to show
+    spread   variance that a calibrated model's answers have in each bin, (bins,), above 0
+    rare     clusters with right answers, or those with wrong ones, whichever are fewer
     """
 
     square: float
-    shares: np.ndarray
     gaps: np.ndarray
     counts: np.ndarray
-    chance: float
+    spread: np.ndarray
+    rare: int
 
     @property
     def root(self) -> float:
@@ -130,13 +133,75 @@ class CalibrationGap:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval of the true root mean square gap, 0-1."""
-        half, count = 1.0, len(self.shares)
-        if count > 1:
-            variance = float((self.shares**2).sum()) * count / (count - 1)
-            variance = max(variance, self.chance)
-            half = student_quantile(count - 1) * math.sqrt(variance)
-        return math.sqrt(max(0.0, self.square - half)), math.sqrt(min(1.0, max(0.0, self.square + half)))
+        """The 95 % interval of the true root mean square gap, 0-1.
+
+        Its square holds those true ones with which the found one is not among the 2.5 % of lowest or highest. What
+        would be found, with what chance adds to it, is a sum of squares of nearly normal gaps, and so about
+        gamma-distributed (Patnaik 1949): its mean is the true one's and chance's, its variance grows with the true one.
+        """
+        from scipy.special import gammainc
+
+        if len(self.gaps) < 2:
+            return 0.0, 1.0
+        at = self._chance()
+
+        def below(true: float) -> float:
+            mean, variance = at.seen * true + at.added, at.variance + at.slope * true
+            return float(gammainc(mean**2 / variance, max(0.0, self.square + at.added) * mean / variance))
+
+        def largest(share: float) -> float:
+            low, high = 0.0, 1.0
+            for _ in range(40):
+                middle = (low + high) / 2
+                low, high = (middle, high) if below(middle) > share else (low, middle)
+            return math.sqrt(low)
+
+        return largest(0.975), largest(0.025)
+
+    def _chance(self) -> _Chance:
+        used = self.counts.any(axis=0)
+        gaps, counts = self.gaps[:, used], self.counts[:, used]
+        of_bin, photos, clusters = counts.sum(axis=0), counts.sum(), len(gaps)
+        mean, sizes = gaps.sum(axis=0) / of_bin, (counts**2).sum(axis=0)
+        own = gaps - counts * mean
+        # Few answers of the rarer kind show little of the variance, none of them none at all: a calibrated model's
+        # counts as much as one.
+        covariance = (self.rare * own.T @ own + _PRIOR_RARE * np.diag(sizes * self.spread[used])) / (
+            self.rare + _PRIOR_RARE
+        )
+        scaled = covariance / np.sqrt(np.outer(of_bin, of_bin)) / photos
+        added, variance = float(np.trace(scaled)), float(2 * (scaled**2).sum())
+        # What each cluster adds beyond its due: their squares' sum is the variance of a large gap, and twice that
+        # of no gap at all.
+        shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
+        more = max(0.0, float((shares**2).sum()) * clusters / (clusters - 1) - 2 * variance)
+        # Found gaps that are mostly chance do not tell how the variance grows: then as with gaps in proportion to the
+        # variance of the answers, as of a model that is too sure.
+        way = np.sqrt(of_bin) * np.diagonal(scaled)
+        usual = 4 * float(way @ scaled @ way / (way @ way)) if added else 0.0
+        weight = _USUAL_WEIGHT * math.sqrt(variance)
+        return _Chance(
+            seen=float((of_bin - sizes / of_bin).sum() / photos),
+            added=added,
+            variance=variance,
+            slope=(more + usual * weight) / (max(0.0, self.square) + weight),
+        )
+
+
+@dataclass(frozen=True)
+class _Chance:
+    """What chance does to the debiased mean squared gap.
+
+    seen       share of the true one that is found on average: gaps within a cluster alone in its bin are not
+    added      what chance adds to the mean squared gap, and debiasing takes off
+    variance   that of the debiased one without any true gap
+    slope      how much larger it is for each unit of the true one
+    """
+
+    seen: float
+    added: float
+    variance: float
+    slope: float
 
 
 def calibration_gap(
@@ -148,22 +213,24 @@ def calibration_gap(
     on one another; by default each is by itself. The expected calibration error grows by chance, the more so the fewer
     the photos and the more of them are wrong. Of the square the part that is chance is known and taken off
     (Kumar, Liang and Ma, "Verified uncertainty calibration", 2019), so that models of different accuracy can be
-    compared. With few clusters in a bin it leans towards 0. The variance is that of the first-order change; of a
-    calibrated model it is about twice too large, so that the interval is rather too wide.
+    compared. With few clusters in a bin it leans towards 0.
     """
     where = confidence_bin(confidence, bins)
     tied = np.arange(len(right)) if clusters is None else clusters
     gaps, counts = np.zeros((2, int(tied.max()) + 1, bins))
     np.add.at(gaps, (tied, where), confidence - right)
     np.add.at(counts, (tied, where), 1.0)
-    photos, of_bin = len(right), counts.sum(axis=0)
-    mean = gaps.sum(axis=0) / np.maximum(of_bin, 1)
-    shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
-    square = debiased_square(gaps.sum(axis=0), of_bin, (gaps**2).sum(axis=0))
-    # A calibrated model's gap in a bin has the variance v = sum c (1 - c), its square then 2 v^2, by normal chance.
-    spread = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins)
-    chance = float((2 * (spread / np.maximum(of_bin, 1)) ** 2).sum()) / photos**2
-    return CalibrationGap(square=float(square), shares=shares, gaps=gaps, counts=counts, chance=chance)
+    square = debiased_square(gaps.sum(axis=0), counts.sum(axis=0), (gaps**2).sum(axis=0))
+    doubt, of_bin = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins), counts.sum(axis=0)
+    # However sure: of n answers all right one more would still be wrong in one case of n + 2 (Laplace).
+    least = (of_bin + 1) / (of_bin + 2) ** 2
+    return CalibrationGap(
+        square=float(square),
+        gaps=gaps,
+        counts=counts,
+        spread=np.maximum(doubt / np.maximum(of_bin, 1), least),
+        rare=min(len(set(tied[right])), len(set(tied[~right]))),
+    )
 
 
 def debiased_square(gaps: np.ndarray, counts: np.ndarray, squares: np.ndarray) -> np.ndarray:
