@@ -44,7 +44,8 @@ def as_predictions(logits: np.ndarray, targets: np.ndarray) -> Predictions:
 class Setting:
     """Simulated photos, in groups of `group` that are nearly alike, and the accuracy of the runs, 0-1.
 
-    The first and second run are equally good; the third has the accuracy `other` and is too sure of itself.
+    The first and second run are equally good; the third has the accuracy `other` and is too sure of itself, or less
+    sure than right.
     """
 
     photos: int
@@ -99,13 +100,18 @@ def draw_noise(rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
     return noise
 
 
-def draw_runs(rng: np.random.Generator, photos: int, group: int, skills: tuple[float, float]) -> list[Contender]:
-    """Return three runs' answers, two of the first skill and one of the second; they share most of their mistakes."""
+def draw_runs(
+    rng: np.random.Generator, photos: int, group: int, skills: tuple[float, float], third: float = SURE
+) -> list[Contender]:
+    """Return three runs' answers, two of the first skill and one of the second; they share most of their mistakes.
+
+    The third's logits are `third` times as large as they should be.
+    """
     groups = np.arange(photos) // group
     targets = rng.integers(0, CLASSES, groups[-1] + 1)[groups]
     common, names = draw_noise(rng, groups), tuple(map(str, range(photos)))
     runs = []
-    for number, (skill, sure) in enumerate(((skills[0], 1.0), (skills[0], 1.0), (skills[1], SURE))):
+    for number, (skill, sure) in enumerate(((skills[0], 1.0), (skills[0], 1.0), (skills[1], third))):
         logits = np.sqrt(0.7) * common + np.sqrt(0.3) * draw_noise(rng, groups)
         logits[np.arange(photos), targets] += skill
         # Times the skill, the softmax is the true probability of each class.
@@ -128,16 +134,16 @@ def true_scores(found: Predictions) -> tuple[float, float, float, float]:
     return right.mean(), right.mean(), loss, calibration_gap(found.confidence, right, rows // 100).root
 
 
-def check_comparisons(seed: int, simulations: int, numbers: Sequence[int]) -> None:
+def check_comparisons(seed: int, simulations: int, numbers: Sequence[int], third: float) -> None:
     for number in numbers:
         at = SETTINGS[number]
         rng = np.random.default_rng((seed, number))
         skills = (skill_for(at.accuracy), skill_for(at.other))
-        truth = np.array([true_scores(run.predictions) for run in draw_runs(rng, 200_000, 1, skills)])
+        truth = np.array([true_scores(run.predictions) for run in draw_runs(rng, 200_000, 1, skills, third)])
         called, own, between = np.zeros((3, len(SCORES)))
         stated = 0.0
         for _ in range(simulations):
-            found = compare_contenders(draw_runs(rng, at.photos, at.group, skills))
+            found = compare_contenders(draw_runs(rng, at.photos, at.group, skills, third))
             stated += found.pairs[0].false_calls
             called += [found.pairs[0].differences[name].p_value < LEVEL for name in SCORES]
             for column, name in enumerate(SCORES):
@@ -209,8 +215,9 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", type=int, nargs="+", help="numbers from 0 of comparisons to simulate alone")
+    parser.add_argument("--sure", type=float, default=SURE, help="how many times too large the third run's logits are")
     asked = parser.parse_args()
-    check_comparisons(asked.seed, asked.simulations, asked.settings or range(len(SETTINGS)))
+    check_comparisons(asked.seed, asked.simulations, asked.settings or range(len(SETTINGS)), asked.sure)
     if not asked.settings:
         check_averages(np.random.default_rng(asked.seed), asked.simulations)
         check_promises(np.random.default_rng(asked.seed), max(1, asked.simulations // 5))

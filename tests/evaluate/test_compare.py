@@ -198,7 +198,7 @@ def test_the_calibration_error_without_chance_is_found_again() -> None:
 
 @pytest.mark.parametrize(("sure", "group"), [(0.0, 1), (0.1, 1), (0.1, 4)])
 def test_the_interval_of_a_calibration_error_holds_the_truth(sure: float, group: int) -> None:
-    """A run that is as sure as it is right, and one that is surer where it is often wrong; photos alike in fours too."""
+    """A run that is as sure as it is right, and one that is surer where it errs; photos alike in fours too."""
     rng, photos = np.random.default_rng(5), np.arange(200)
 
     def draw(count: int, tied: int) -> tuple[np.ndarray, np.ndarray]:
