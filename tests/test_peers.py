@@ -106,7 +106,7 @@ def test_time_to_accuracy_is_to_the_peers_best_and_says_where_it_is_not_reached(
 def test_memory_is_that_of_a_process_and_all_it_started(peers: ModuleType, tmp_path: Path) -> None:
     import processes
 
-    child = "import time; held = bytearray(b'x') * 80_000_000; time.sleep(1)"
+    child = "import time; held = bytearray(b'x') * 80_000_000; time.sleep(2)"
     parent = f"import subprocess, sys; {child.split(';')[1]}; subprocess.run([sys.executable, '-c', {child!r}])"
     timed = processes.run_timed([sys.executable, "-c", parent], tmp_path, dict(os.environ))
     assert timed.status == 0

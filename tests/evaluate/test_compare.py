@@ -125,7 +125,9 @@ def test_answers_given_as_certain_leave_room_for_doubt() -> None:
     low, high = calibration_gap(np.ones(100), np.ones(100, dtype=bool)).interval
     assert low == 0
     assert 0.005 < high < 0.05
-    assert calibration_gap(np.ones(100), np.zeros(100, dtype=bool)).interval[0] > 0.9
+    assert 0.9 < calibration_gap(np.ones(100), np.zeros(100, dtype=bool)).interval[0] < 0.985
+    assert calibration_gap(np.ones(100), np.ones(100, dtype=bool), np.arange(100) // 25).interval[1] > 0.4
+    assert calibration_gap(np.full(10, 0.9), np.arange(10) > 0).interval[1] > 0.1, "as calibrated as ten photos can be"
     assert calibration_gap(np.full(5, 0.9), np.arange(5) > 1, np.zeros(5, dtype=int)).interval == (0.0, 1.0)
 
 
@@ -194,6 +196,18 @@ def test_the_calibration_error_without_chance_is_found_again() -> None:
     alike = np.repeat(right[0, :40], 10)
     alone, tied = (calibration_gap(np.full(400, 0.5), alike, np.arange(400) // size) for size in (1, 10))
     assert tied.interval[1] - tied.interval[0] > 2 * (alone.interval[1] - alone.interval[0])
+
+
+def test_a_calibration_error_is_within_its_interval() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(200):
+        count = int(rng.integers(1, 60))
+        clusters = np.unique(rng.integers(0, count, count), return_inverse=True)[1]
+        confidence = rng.choice([rng.random(count), np.ones(count), np.full(count, 0.9)])
+        gap = calibration_gap(confidence, rng.random(count) < rng.random(), clusters)
+        low, high = gap.interval
+        assert 0 <= low <= gap.root <= high <= 1
+        assert low < high
 
 
 @pytest.mark.parametrize(("sure", "group"), [(0.0, 1), (0.1, 1), (0.1, 4)])

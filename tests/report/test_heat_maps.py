@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from shapes import small_recipe
+from wildtune import runtime
 from wildtune.model.backbone import create_classifier
 from wildtune.model.bundle import Bundle
 from wildtune.model.preprocess import create_preprocess
@@ -37,7 +38,11 @@ def explained(photos: Path) -> tuple[tuple[HeatMap, ...], list[tuple[int, int]]]
     told: list[tuple[int, int]] = []
     by_path = {photo.path: photo for photo in catalogue.photos}
     by_path.pop(predictions.paths[-1])  # the surest mistake is no longer there
-    made = create_heat_maps(bundle, catalogue, by_path, predictions, lambda done, total: told.append((done, total)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "compute_threads", lambda: 4)
+        made = create_heat_maps(bundle, catalogue, by_path, predictions, lambda done, total: told.append((done, total)))
+        patch.setattr(runtime, "compute_threads", lambda: 1)
+        assert create_heat_maps(bundle, catalogue, by_path, predictions) == made
     return made, told
 
 

@@ -160,6 +160,26 @@ def test_resuming_a_finished_run_changes_nothing(run: job.Run) -> None:
     assert weights_of(run.folder) == before
 
 
+def test_a_heads_small_steps_take_one_thread_and_give_the_other_back(
+    photos: Path, start_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    seen, before = [], torch.get_num_threads()
+
+    def note_and_die(trainer: loop.StageTrainer, *args: Any) -> None:
+        seen.append((trainer.stage.train, torch.get_num_threads()))
+        raise Killed
+
+    monkeypatch.setattr(loop.StageTrainer, "train_step", note_and_die)
+    try:
+        with pytest.raises(Killed):
+            job.train(photos, same_start(start_weights), tmp_path / "run")
+        assert seen == [("head", 1)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.usefixtures("blank_charts")
 def test_eight_photos_can_be_learned_by_heart(tmp_path: Path) -> None:
     for kind in ("disc", "square"):

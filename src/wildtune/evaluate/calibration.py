@@ -20,7 +20,7 @@ KNOWN_FLAGGED = 0.05
 _WIDEST = math.log(20)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-_PRIOR_RARE = 1
+_PRIOR_RARE = 1  # clusters
 _USUAL_WEIGHT = 2  # in standard deviations of what is found without any gap
 
 
@@ -116,7 +116,7 @@ class CalibrationGap:
     square   mean squared gap, debiased; below 0 where the gaps are smaller than chance alone explains
     gaps     sum of confidence less right answers of each of G clusters in each bin of confidence, (G, bins)
     counts   photos of each cluster in each bin, (G, bins)
-    spread   variance that a calibrated model's answers have in each bin, (bins,), above 0
+    spread   variance that one answer of a calibrated model has in each bin, (bins,), above 0
     rare     clusters with right answers, or those with wrong ones, whichever are fewer
     """
 
@@ -138,37 +138,45 @@ class CalibrationGap:
         Its square holds those true ones with which the found one is not among the 2.5 % of lowest or highest. What
         would be found, with what chance adds to it, is a sum of squares of nearly normal gaps, and so about
         gamma-distributed (Patnaik 1949): its mean is the true one's and chance's, its variance grows with the true one.
+        (0, 1) where no bin has photos of two clusters.
         """
         from scipy.special import gammainc
 
-        if len(self.gaps) < 2:
+        if not self._compared.any():
             return 0.0, 1.0
         at = self._chance()
+        # Less than chance alone would add says no more than that: with it, ten photos would make sure of no gap at all.
+        found = max(0.0, self.square) + at.added
 
         def below(true: float) -> float:
             mean, variance = at.seen * true + at.added, at.variance + at.slope * true
-            return float(gammainc(mean**2 / variance, max(0.0, self.square + at.added) * mean / variance))
+            return float(gammainc(mean**2 / variance, found * mean / variance))
 
-        def largest(share: float) -> float:
+        def last(share: float) -> tuple[float, float]:
             low, high = 0.0, 1.0
             for _ in range(40):
                 middle = (low + high) / 2
                 low, high = (middle, high) if below(middle) > share else (low, middle)
-            return math.sqrt(low)
+            return math.sqrt(low), math.sqrt(high)
 
-        return largest(0.975), largest(0.025)
+        return min(self.root, last(0.975)[0]), max(self.root, last(0.025)[1])
+
+    @property
+    def _compared(self) -> np.ndarray:
+        """Which bins have photos of two clusters or more: one alone is all chance or all gap."""
+        several: np.ndarray = (self.counts > 0).sum(axis=0) > 1
+        return several
 
     def _chance(self) -> _Chance:
-        used = self.counts.any(axis=0)
+        used = self._compared
         gaps, counts = self.gaps[:, used], self.counts[:, used]
-        of_bin, photos, clusters = counts.sum(axis=0), counts.sum(), len(gaps)
+        of_bin, photos, clusters = counts.sum(axis=0), self.counts.sum(), len(gaps)
         mean, sizes = gaps.sum(axis=0) / of_bin, (counts**2).sum(axis=0)
         own = gaps - counts * mean
         # Few answers of the rarer kind show little of the variance, none of them none at all: a calibrated model's
         # counts as much as one.
-        covariance = (self.rare * own.T @ own + _PRIOR_RARE * np.diag(sizes * self.spread[used])) / (
-            self.rare + _PRIOR_RARE
-        )
+        known = self.rare / (self.rare + _PRIOR_RARE)
+        covariance = known * own.T @ own + (1 - known) * np.diag(sizes * self.spread[used])
         scaled = covariance / np.sqrt(np.outer(of_bin, of_bin)) / photos
         added, variance = float(np.trace(scaled)), float(2 * (scaled**2).sum())
         # What each cluster adds beyond its due: their squares' sum is the variance of a large gap, and twice that
@@ -178,13 +186,13 @@ class CalibrationGap:
         # Found gaps that are mostly chance do not tell how the variance grows: then as with gaps in proportion to the
         # variance of the answers, as of a model that is too sure.
         way = np.sqrt(of_bin) * np.diagonal(scaled)
-        usual = 4 * float(way @ scaled @ way / (way @ way)) if added else 0.0
+        usual = 4 * float(way @ scaled @ way / (way @ way))
         weight = _USUAL_WEIGHT * math.sqrt(variance)
         return _Chance(
             seen=float((of_bin - sizes / of_bin).sum() / photos),
             added=added,
             variance=variance,
-            slope=(more + usual * weight) / (max(0.0, self.square) + weight),
+            slope=known * (more + usual * weight) / (max(0.0, self.square) + weight) + (1 - known) * usual,
         )
 
 
@@ -222,14 +230,15 @@ def calibration_gap(
     np.add.at(counts, (tied, where), 1.0)
     square = debiased_square(gaps.sum(axis=0), counts.sum(axis=0), (gaps**2).sum(axis=0))
     doubt, of_bin = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins), counts.sum(axis=0)
-    # However sure: of n answers all right one more would still be wrong in one case of n + 2 (Laplace).
-    least = (of_bin + 1) / (of_bin + 2) ** 2
+    # However sure: of n clusters all right one more would still be wrong in one case of n + 2 (Laplace).
+    clusters = (counts > 0).sum(axis=0)
+    least = (clusters + 1) / (clusters + 2) ** 2
     return CalibrationGap(
         square=float(square),
         gaps=gaps,
         counts=counts,
         spread=np.maximum(doubt / np.maximum(of_bin, 1), least),
-        rare=min(len(set(tied[right])), len(set(tied[~right]))),
+        rare=min(len(np.unique(tied[right])), len(np.unique(tied[~right]))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _MOST_AT_ONCE = 4  # bounds the memory
 
 _SIDE = 200  # pixels of a picture on the page
 _COLOURS = colormaps["viridis"]  # perceptually uniform, legible for colour-blind people and in grey
+_COLOURS(0.0)  # makes its table, which threads would otherwise make at once
 _OPACITY = 0.6
 
 
@@ -60,7 +62,7 @@ def create_heat_maps(
     """Explain a bounded number of predictions, wrong ones first; `photos` by path, those missing are left out.
 
     A photo that can no longer be read is left out too. As many photos as there are threads, four at most, are worked
-    on at once: a photo's layers are too small to share.
+    on at once, because two threads gain little on a photo's small layers; further threads are shared among them.
     """
     rows = [row for row in _choose(predictions, bundle) if predictions.paths[row] in photos]
     bundle.model.eval()
@@ -72,8 +74,10 @@ def create_heat_maps(
             return None
 
     made = []
-    threads = min(_MOST_AT_ONCE, runtime.compute_threads())
-    for done, heat_map in enumerate(map_in_threads(make, rows, threads, runtime.compute_alone), start=1):
+    threads = runtime.compute_threads()
+    at_once = min(_MOST_AT_ONCE, threads)
+    share = functools.partial(runtime.set_threads, threads // at_once)
+    for done, heat_map in enumerate(map_in_threads(make, rows, at_once, share), start=1):
         if heat_map is not None:
             made.append(heat_map)
         if progress is not None:

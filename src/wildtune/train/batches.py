@@ -6,7 +6,7 @@ logits. Which photos make up a batch and how they are augmented follows from (se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -98,8 +98,8 @@ class StageData(Protocol):
 
     val_targets: Tensor
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yield (inputs, (B,) int64 targets) for each step of an epoch from `first_step` on."""
+    def batches(self, epoch: int, first_step: int) -> Generator[Batch, None, None]:
+        """Yield (inputs, (B,) int64 targets) of each step of an epoch from `first_step` on; close it unless used up."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, C) logits of a training batch, with gradients."""
@@ -162,8 +162,8 @@ class FeatureData:
         self._view_number = -1
         self._features = torch.empty(0)
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yield ((B, D) features, (B,) targets)."""
+    def batches(self, epoch: int, first_step: int) -> Generator[Batch, None, None]:
+        """Yield ((B, D) features, (B,) targets); until it is closed the caller's small steps use one thread."""
         self._load_view(epoch % self._planned.views)
         small = self._planned.trained_weights * self._stage.batch_size < _ALONE_BELOW
         with runtime.computing_alone() if small else nullcontext():
@@ -224,7 +224,7 @@ class PhotoData:
             torch.compile(model, dynamic=False) if planned.compile else None
         )
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, first_step: int) -> Generator[Batch, None, None]:
         """Yield ((B, 3, size, size) inputs, (B,) targets) of freshly augmented photos.
 
         A GPU is kept busy: views are made ahead. A CPU's threads make a batch's views and then train on it, all of

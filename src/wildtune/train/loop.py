@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,8 +115,11 @@ class StageTrainer:
         self.model.train()  # dropout and stochastic depth, where the backbone has them; BatchNorm refuses
         started = saved = time.monotonic()
         before = progress.seconds
-        with self.reporter.bar(f"{stage.name}: epoch {progress.epoch + 1} of {stage.epochs}", "steps") as tell:
-            for inputs, targets in self.data.batches(progress.epoch, progress.step):
+        with (
+            self.reporter.bar(f"{stage.name}: epoch {progress.epoch + 1} of {stage.epochs}", "steps") as tell,
+            closing(self.data.batches(progress.epoch, progress.step)) as batches,
+        ):
+            for inputs, targets in batches:
                 self.train_step(inputs, targets)
                 tell(progress.step, steps)
                 now = time.monotonic()
