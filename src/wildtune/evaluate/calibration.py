@@ -21,6 +21,7 @@ _WIDEST = math.log(20)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 _PRIOR_RARE = 1  # clusters
+_LEAST_FOUND = 0.25  # of what chance adds on average
 _USUAL_WEIGHT = 2  # in standard deviations of what is found without any gap
 
 
@@ -142,11 +143,12 @@ class CalibrationGap:
         """
         from scipy.special import gammainc
 
-        if not self._compared.any():
+        if (self.counts > 0).sum(axis=0).max() < 2:  # one alone is all chance or all gap
             return 0.0, 1.0
         at = self._chance()
-        # Less than chance alone would add says no more than that: with it, ten photos would make sure of no gap at all.
-        found = max(0.0, self.square) + at.added
+        # Gaps smaller than chance makes them are themselves chance: ten photos, nine of them right at a confidence of
+        # 90 %, do not make sure of no gap at all.
+        found = max(self.square + at.added, _LEAST_FOUND * at.added)
 
         def below(true: float) -> float:
             mean, variance = at.seen * true + at.added, at.variance + at.slope * true
@@ -161,14 +163,9 @@ class CalibrationGap:
 
         return min(self.root, last(0.975)[0]), max(self.root, last(0.025)[1])
 
-    @property
-    def _compared(self) -> np.ndarray:
-        """Which bins have photos of two clusters or more: one alone is all chance or all gap."""
-        several: np.ndarray = (self.counts > 0).sum(axis=0) > 1
-        return several
-
     def _chance(self) -> _Chance:
-        used = self._compared
+        # A bin with one cluster shows no gap, but what it would be by chance leaves room for one.
+        used = self.counts.any(axis=0)
         gaps, counts = self.gaps[:, used], self.counts[:, used]
         of_bin, photos, clusters = counts.sum(axis=0), self.counts.sum(), len(gaps)
         mean, sizes = gaps.sum(axis=0) / of_bin, (counts**2).sum(axis=0)
