@@ -101,7 +101,7 @@ def draw_noise(rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
 
 
 def draw_runs(
-    rng: np.random.Generator, photos: int, group: int, skills: tuple[float, float], third: float = SURE
+    rng: np.random.Generator, photos: int, group: int, skills: tuple[float, float], third: float
 ) -> list[Contender]:
     """Return three runs' answers, two of the first skill and one of the second; they share most of their mistakes.
 

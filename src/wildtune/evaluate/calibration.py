@@ -154,14 +154,16 @@ class CalibrationGap:
             mean, variance = at.seen * true + at.added, at.variance + at.slope * true
             return float(gammainc(mean**2 / variance, found * mean / variance))
 
-        def last(share: float) -> tuple[float, float]:
+        def largest(share: float) -> float:
+            if below(1.0) > share:
+                return 1.0
             low, high = 0.0, 1.0
             for _ in range(40):
                 middle = (low + high) / 2
                 low, high = (middle, high) if below(middle) > share else (low, middle)
-            return math.sqrt(low), math.sqrt(high)
+            return math.sqrt(low)
 
-        return min(self.root, last(0.975)[0]), max(self.root, last(0.025)[1])
+        return min(self.root, largest(0.975)), max(self.root, largest(0.025))
 
     def _chance(self) -> _Chance:
         # A bin with one cluster shows no gap, but what it would be by chance leaves room for one.
@@ -225,8 +227,9 @@ def calibration_gap(
     gaps, counts = np.zeros((2, int(tied.max()) + 1, bins))
     np.add.at(gaps, (tied, where), confidence - right)
     np.add.at(counts, (tied, where), 1.0)
-    square = debiased_square(gaps.sum(axis=0), counts.sum(axis=0), (gaps**2).sum(axis=0))
-    doubt, of_bin = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins), counts.sum(axis=0)
+    of_bin = counts.sum(axis=0)
+    square = debiased_square(gaps.sum(axis=0), of_bin, (gaps**2).sum(axis=0))
+    doubt = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins)
     # However sure: of n clusters all right one more would still be wrong in one case of n + 2 (Laplace).
     clusters = (counts > 0).sum(axis=0)
     least = (clusters + 1) / (clusters + 2) ** 2
