@@ -32,6 +32,8 @@ from events import list_photos
 from processes import Timed, run_timed
 from tables import QUICK, print_tables
 
+from wildtune import runtime
+
 HERE = Path(__file__).resolve().parent
 PEERS = ("keras", "torch", "fastai", "lightning")
 # Those built on torch get the same one that wildtune runs on.
@@ -116,7 +118,7 @@ def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, .
         "fastai": ("fastai_fine_tune.py",),
         "lightning": ("lightning_loop.py",),
     }
-    if has_bfloat16_tiles():
+    if runtime.has_fast_bfloat16("cpu"):
         scripts["keras bfloat16"] = (*scripts["keras"], "--bfloat16")
         scripts["torch bfloat16"] = (*scripts["torch"], "--bfloat16")
     one = list_photos(photos)[0]
@@ -131,14 +133,6 @@ def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, .
             command = (script, "predict", *data, "--photos", target, *more)
             jobs.append(Job(f"{name} {what}", name.split()[0], command))
     return jobs
-
-
-def has_bfloat16_tiles() -> bool:
-    """Return whether the CPU multiplies matrices of bfloat16 in tiles (AMX), where it is worth trying."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def create_environment(folder: Path, peer: str) -> Path:

@@ -59,8 +59,8 @@ def can_compile() -> bool:
 def has_fast_bfloat16(device: str) -> bool:
     """Say whether a device multiplies matrices of bfloat16 much faster than of float32.
 
-    GPUs since 2020 do, and CPUs with tile registers (AMX). Those with bfloat16 in vector registers alone gain too
-    little: 18.6 photos a second, where float32 gave 28.4, on one such CPU.
+    GPUs since 2020 do, and CPUs with tile registers (AMX) or with products of bfloat16 in vectors of 512 bits
+    (AVX512_BF16: Zen 4 and later). `benchmarks/gradients.py` measures it; docs/performance.md has what it gains.
     """
     import torch
 
@@ -68,7 +68,7 @@ def has_fast_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch before 2.10 cannot tell.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def keep_freed_memory() -> None:
