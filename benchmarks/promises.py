@@ -1,6 +1,7 @@
 """Whether the statistics keep their word: error rates, intervals, coverage and promises on simulated photos.
 
 python benchmarks/promises.py --simulations 2000
+python benchmarks/promises.py --simulations 4000 --seed 1 --gaps --sure 2.5
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ SETTINGS = (
     Setting(2000, 1, 0.90, 0.91),
     Setting(2000, 4, 0.90, 0.91),
 )
+# Where the interval of a calibration error is looked at too.
+FURTHER = (Setting(200, 1, 0.80, 0.80), Setting(1000, 3, 0.95, 0.95))
 SURE = 1.3
 
 # The classes' shares of the photos, and how often each is recognised, 0-1.
@@ -162,6 +165,27 @@ def check_comparisons(seed: int, simulations: int, numbers: Sequence[int], third
             print(f"  {what:40} {said}", flush=True)
 
 
+def check_gaps(seed: int, simulations: int, numbers: Sequence[int], third: float) -> None:
+    """Print how often the interval of the third run's calibration error holds the truth, without comparing runs."""
+    for number in numbers:
+        at = (SETTINGS + FURTHER)[number]
+        rng = np.random.default_rng((seed, number))
+        skills = (skill_for(at.accuracy), skill_for(at.other))
+        truth = true_scores(draw_runs(rng, 200_000, 1, skills, third)[2].predictions)[3]
+        below, above = 0, 0
+        for _ in range(simulations):
+            found = draw_runs(rng, at.photos, at.group, skills, third)[2].predictions
+            groups = np.arange(at.photos) // at.group
+            low, high = calibration_gap(found.confidence, found.predicted == found.targets, groups).interval
+            below, above = below + (truth < low), above + (truth > high)
+        print(
+            f"{at.photos} photos in groups of {at.group}, {at.other:.1%} right, logits {third} times too large: "
+            f"the calibration error's interval holds it in {1 - (below + above) / simulations:.1%} (95 %), "
+            f"is above it in {below / simulations:.1%}, below it in {above / simulations:.1%}",
+            flush=True,
+        )
+
+
 def check_promises(rng: np.random.Generator, simulations: int) -> None:
     for photos in (195, 1000):
         for skill in (2.4, 3.6):
@@ -216,7 +240,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", type=int, nargs="+", help="numbers from 0 of comparisons to simulate alone")
     parser.add_argument("--sure", type=float, default=SURE, help="how many times too large the third run's logits are")
+    parser.add_argument("--gaps", action="store_true", help="nothing but intervals of calibration errors, more quickly")
     asked = parser.parse_args()
+    if asked.gaps:
+        numbers = asked.settings or range(len(SETTINGS + FURTHER))
+        check_gaps(asked.seed, asked.simulations, numbers, asked.sure)
+        return
     check_comparisons(asked.seed, asked.simulations, asked.settings or range(len(SETTINGS)), asked.sure)
     if not asked.settings:
         check_averages(np.random.default_rng(asked.seed), asked.simulations)

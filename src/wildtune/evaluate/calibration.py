@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ KNOWN_FLAGGED = 0.05
 _WIDEST = math.log(20)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-_PRIOR_RARE = 1  # clusters
+_LEVEL = 0.05
+_PRIOR_RARE = 1
 _LEAST_FOUND = 0.25  # of what chance adds on average
 _USUAL_WEIGHT = 2  # in standard deviations of what is found without any gap
 
@@ -117,7 +119,8 @@ class CalibrationGap:
     square   mean squared gap, debiased; below 0 where the gaps are smaller than chance alone explains
     gaps     sum of confidence less right answers of each of G clusters in each bin of confidence, (G, bins)
     counts   photos of each cluster in each bin, (G, bins)
-    spread   variance that one answer of a calibrated model has in each bin, (bins,), above 0
+    spread   variance that one answer of a calibrated model has in each bin, (bins,); at least that of one mistake in
+             all clusters and two more
     rare     clusters with right answers, or those with wrong ones, whichever are fewer
     """
 
@@ -134,59 +137,58 @@ class CalibrationGap:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval of the true root mean square gap, 0-1.
+        """The 95 % interval of the true root mean square gap, 0-1; the found one is in it.
 
-        Its square holds those true ones with which the found one is not among the 2.5 % of lowest or highest. What
-        would be found, with what chance adds to it, is a sum of squares of nearly normal gaps, and so about
-        gamma-distributed (Patnaik 1949): its mean is the true one's and chance's, its variance grows with the true one.
+        Its square holds those true ones that a test of what was found does not reject at 5 %. Near 0 the test rejects
+        more for too much found than for too little, as Feldman and Cousins (1998) order it: no interval can end below
+        0, so that one that leaves out 2.5 % on either side would hold the truth too often there.
         (0, 1) where no bin has photos of two clusters.
         """
-        from scipy.special import gammainc
-
         if (self.counts > 0).sum(axis=0).max() < 2:  # one alone is all chance or all gap
             return 0.0, 1.0
         at = self._chance()
         # Gaps smaller than chance makes them are themselves chance: ten photos, nine of them right at a confidence of
         # 90 %, do not make sure of no gap at all.
         found = max(self.square + at.added, _LEAST_FOUND * at.added)
-
-        def below(true: float) -> float:
-            mean, variance = at.seen * true + at.added, at.variance + at.slope * true
-            return float(gammainc(mean**2 / variance, found * mean / variance))
-
-        def largest(share: float) -> float:
-            if below(1.0) > share:
-                return 1.0
-            low, high = 0.0, 1.0
-            for _ in range(40):
-                middle = (low + high) / 2
-                low, high = (middle, high) if below(middle) > share else (low, middle)
-            return math.sqrt(low)
-
-        return min(self.root, largest(0.975)), max(self.root, largest(0.025))
+        most = max(1.0, 2 * found / at.seen)  # more than there can be, where what is found is more than likely
+        likeliest = _last(0.0, most, lambda true: at.score(true, found) > 0)
+        low, high = (
+            math.sqrt(min(1.0, _last(likeliest, end, lambda true: at.p_value(true, found) >= _LEVEL)))
+            for end in (0.0, most)
+        )
+        return min(low, self.root), max(high, self.root)
 
     def _chance(self) -> _Chance:
         # A bin with one cluster shows no gap, but what it would be by chance leaves room for one.
         used = self.counts.any(axis=0)
-        gaps, counts = self.gaps[:, used], self.counts[:, used]
+        gaps, counts, spread = self.gaps[:, used], self.counts[:, used], self.spread[used]
         of_bin, photos, clusters = counts.sum(axis=0), self.counts.sum(), len(gaps)
         mean, sizes = gaps.sum(axis=0) / of_bin, (counts**2).sum(axis=0)
         own = gaps - counts * mean
         # Few answers of the rarer kind show little of the variance, none of them none at all: a calibrated model's
-        # counts as much as one.
+        # counts as much as `_PRIOR_RARE` of them.
         known = self.rare / (self.rare + _PRIOR_RARE)
-        covariance = known * own.T @ own + (1 - known) * np.diag(sizes * self.spread[used])
-        scaled = covariance / np.sqrt(np.outer(of_bin, of_bin)) / photos
-        added, variance = float(np.trace(scaled)), float(2 * (scaled**2).sum())
+        shown = known * own.T @ own + (1 - known) * np.diag(sizes * spread)
+        covariance = shown = shown / np.sqrt(np.outer(of_bin, of_bin)) / photos
+        own_variance = 2 * float((shown**2).sum())
+        added, variance = float(np.trace(shown)), own_variance
+        if photos == clusters:
+            # Each photo by itself: what chance does to a calibrated model is known from its confidence, and only pairs
+            # of photos count. What the gaps show of it is less where they are large by chance.
+            covariance = np.diag(spread) / photos
+            pairs = 1 - 1 / of_bin
+            added, variance = float((spread * pairs).sum() / photos), float(2 * (spread**2 * pairs).sum() / photos**2)
         # What each cluster adds beyond its due: their squares' sum is the variance of a large gap, and twice that
         # of no gap at all.
         shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
-        more = max(0.0, float((shares**2).sum()) * clusters / (clusters - 1) - 2 * variance)
-        # Found gaps that are mostly chance do not tell how the variance grows: then as with gaps in proportion to the
-        # variance of the answers, as of a model that is too sure.
-        way = np.sqrt(of_bin) * np.diagonal(scaled)
-        usual = 4 * float(way @ scaled @ way / (way @ way))
-        weight = _USUAL_WEIGHT * math.sqrt(variance)
+        large = float((shares**2).sum()) * clusters / (clusters - 1)
+        more = max(0.0, max(0.0, large - 2 * own_variance) + own_variance - variance)
+        # Found gaps that are mostly chance do not tell how the variance grows: then as with those of a model that is too
+        # sure, in proportion to the variance of its answers and to the logarithm of its doubt in the middle of the bin.
+        doubt = 1 - (np.flatnonzero(used) + 0.5) / len(used)
+        way = -np.sqrt(of_bin) * spread * np.log(doubt)
+        usual = 4 * float(max(way @ covariance @ way, way @ shown @ way) / (way @ way))
+        weight = _USUAL_WEIGHT * math.sqrt(max(variance, own_variance))
         return _Chance(
             seen=float((of_bin - sizes / of_bin).sum() / photos),
             added=added,
@@ -200,7 +202,7 @@ class _Chance:
     """What chance does to the debiased mean squared gap.
 
     seen       share of the true one that is found on average: gaps within a cluster alone in its bin are not
-    added      what chance adds to the mean squared gap, and debiasing takes off
+    added      what chance adds to the mean squared gap of a calibrated model
     variance   that of the debiased one without any true gap
     slope      how much larger it is for each unit of the true one
     """
@@ -209,6 +211,61 @@ class _Chance:
     added: float
     variance: float
     slope: float
+
+    def score(self, true: float, found: float) -> float:
+        """Return what was found, with what chance adds, as about a standard normal number if `true` were the true one.
+
+        What is found is a sum of squares of nearly normal gaps, so about gamma-distributed (Patnaik 1949), and its cube
+        root is about normal (Wilson and Hilferty 1931).
+        """
+        factor, term = self._line(true)
+        return float(factor * found ** (1 / 3) - term)
+
+    def p_value(self, true: float, found: float) -> float:
+        """Return how often chance makes of a true mean squared gap what speaks against it at least as much.
+
+        What speaks against it is the square of its score less that of the score which fits best from no gap on: 0, but
+        where less was found than chance alone makes (after Feldman and Cousins 1998, who compare likelihoods).
+        """
+        against = self.score(true, found) ** 2 - min(0.0, self.score(0.0, found)) ** 2
+        if against <= 0:
+            return 1.0
+        (factor, term), (factor_0, term_0) = self._line(true), self._line(0.0)
+        above = _below(-math.sqrt(against))
+        # As much speaks against cube roots below this one, but that below `bend` no gap fits best.
+        root, bend = (term - math.sqrt(against)) / factor, term_0 / factor_0
+        if root >= bend:
+            return 2 * above
+        # There what speaks against it is a parabola of the cube root.
+        bent, half = factor**2 - factor_0**2, factor * term - factor_0 * term_0
+        inner = half**2 - bent * (term**2 - term_0**2 - against)
+        if bent == 0 or inner < 0:
+            return above
+        first, second = sorted(((half - math.sqrt(inner)) / bent, (half + math.sqrt(inner)) / bent))
+        if bent > 0:
+            return above + _below(factor * min(first, bend) - term)
+        return above + max(0.0, _below(factor * min(second, bend) - term) - _below(factor * first - term))
+
+    def _line(self, true: float) -> tuple[float, float]:
+        """Return the factor of the cube root and the term taken off it that make a score."""
+        mean, variance = self.seen * true + self.added, self.variance + self.slope * true
+        steep = 3 * mean / math.sqrt(variance)
+        return steep / mean ** (1 / 3), steep - 1 / steep
+
+
+def _last(inside: float, outside: float, holds: Callable[[float], bool]) -> float:
+    """Return how far from inside to outside a condition holds that holds inside, and ends at most once."""
+    if holds(outside):
+        return outside
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+    return inside
+
+
+def _below(score: float) -> float:
+    """Return how often a standard normal number is below a score."""
+    return 0.5 * math.erfc(-score / math.sqrt(2))
 
 
 def calibration_gap(
@@ -230,9 +287,8 @@ def calibration_gap(
     of_bin = counts.sum(axis=0)
     square = debiased_square(gaps.sum(axis=0), of_bin, (gaps**2).sum(axis=0))
     doubt = np.bincount(where, weights=confidence * (1 - confidence), minlength=bins)
-    # However sure: of n clusters all right one more would still be wrong in one case of n + 2 (Laplace).
-    clusters = (counts > 0).sum(axis=0)
-    least = (clusters + 1) / (clusters + 2) ** 2
+    # However sure: of n clusters, of all bins, all right one more would still be wrong in one case of n + 2 (Laplace).
+    least = (len(gaps) + 1) / (len(gaps) + 2) ** 2
     return CalibrationGap(
         square=float(square),
         gaps=gaps,
