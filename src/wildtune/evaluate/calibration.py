@@ -183,10 +183,12 @@ class CalibrationGap:
         shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
         large = float((shares**2).sum()) * clusters / (clusters - 1)
         more = max(0.0, max(0.0, large - 2 * own_variance) + own_variance - variance)
-        # Found gaps that are mostly chance do not tell how the variance grows: then as with those of a model that is too
-        # sure, in proportion to the variance of its answers and to the logarithm of its doubt in the middle of the bin.
-        doubt = 1 - (np.flatnonzero(used) + 0.5) / len(used)
-        way = -np.sqrt(of_bin) * spread * np.log(doubt)
+        # Found gaps that are mostly chance do not tell how the variance grows: then as with gaps in proportion to the
+        # variance of the answers. Those of a model that is too sure are larger where it is surer; in groups, where the
+        # variance is known less well, that makes intervals too narrow.
+        way = np.sqrt(of_bin) * spread
+        if photos == clusters:
+            way *= -np.log(1 - (np.flatnonzero(used) + 0.5) / self.counts.shape[1])
         usual = 4 * float(max(way @ covariance @ way, way @ shown @ way) / (way @ way))
         weight = _USUAL_WEIGHT * math.sqrt(max(variance, own_variance))
         return _Chance(
