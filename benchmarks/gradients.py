@@ -3,8 +3,8 @@
 python benchmarks/gradients.py [BACKBONE] [--bfloat16] [--return-memory]
 
 Each kind is compared with torch's own gradients in float32, round by round. `--bfloat16` adds steps in bfloat16, which
-take minutes each on a CPU that has no products of bfloat16. `--return-memory` leaves freed memory to the system, as torch does; it
-is the process's for good, so run the command with it and without.
+take minutes each on a CPU that has no products of it. `--return-memory` leaves freed memory to the system, as torch
+does; it is the process's for good, so run the command with it and without.
 """
 
 from __future__ import annotations
