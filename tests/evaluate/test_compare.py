@@ -129,6 +129,10 @@ def test_answers_given_as_certain_leave_room_for_doubt() -> None:
     assert calibration_gap(np.ones(100), np.ones(100, dtype=bool), np.arange(100) // 25).interval[1] > 0.4
     assert calibration_gap(np.full(10, 0.9), np.arange(10) > 0).interval[1] > 0.1, "as calibrated as ten photos can be"
     assert calibration_gap(np.full(5, 0.9), np.arange(5) > 1, np.zeros(5, dtype=int)).interval == (0.0, 1.0)
+    hardly = calibration_gap(
+        np.array([0.14, 0.81, 0.12, 0.72, 1, 0.56, 0.02, 0.11]), np.array([1, 0, 0, 1, 0, 1, 1, 0], bool)
+    )
+    assert hardly.interval == (0.0, 1.0), "two photos in one bin, the others alone in theirs"
 
 
 def test_photos_that_another_run_learned_from_do_not_count() -> None:

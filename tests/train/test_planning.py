@@ -123,6 +123,16 @@ def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
         assert {weights.dtype for weights in load_file(path).values()} <= {torch.float32, torch.int64}
 
 
+@pytest.mark.parametrize(
+    ("capability", "fast"), [("amx_bf16", True), ("avx512_bf16", True), ("avx512_f", False), ("avx2", False)]
+)
+def test_bfloat16_is_fast_where_the_processor_multiplies_it(
+    capability: str, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    assert runtime.has_fast_bfloat16("cpu") is fast
+
+
 def test_a_network_built_for_one_size_trains_at_that(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
