@@ -137,11 +137,15 @@ def true_scores(found: Predictions) -> tuple[float, float, float, float]:
     return right.mean(), right.mean(), loss, calibration_gap(found.confidence, right, rows // 100).root
 
 
+def prepare(seed: int, number: int) -> tuple[Setting, np.random.Generator, tuple[float, float]]:
+    """Return a setting by its number, a generator of its own and the skills of the first two runs and of the third."""
+    at = (SETTINGS + FURTHER)[number]
+    return at, np.random.default_rng((seed, number)), (skill_for(at.accuracy), skill_for(at.other))
+
+
 def check_comparisons(seed: int, simulations: int, numbers: Sequence[int], third: float) -> None:
     for number in numbers:
-        at = SETTINGS[number]
-        rng = np.random.default_rng((seed, number))
-        skills = (skill_for(at.accuracy), skill_for(at.other))
+        at, rng, skills = prepare(seed, number)
         truth = np.array([true_scores(run.predictions) for run in draw_runs(rng, 200_000, 1, skills, third)])
         called, own, between = np.zeros((3, len(SCORES)))
         stated = 0.0
@@ -168,9 +172,7 @@ def check_comparisons(seed: int, simulations: int, numbers: Sequence[int], third
 def check_gaps(seed: int, simulations: int, numbers: Sequence[int], third: float) -> None:
     """Print how often the interval of the third run's calibration error holds the truth, without comparing runs."""
     for number in numbers:
-        at = (SETTINGS + FURTHER)[number]
-        rng = np.random.default_rng((seed, number))
-        skills = (skill_for(at.accuracy), skill_for(at.other))
+        at, rng, skills = prepare(seed, number)
         truth = true_scores(draw_runs(rng, 200_000, 1, skills, third)[2].predictions)[3]
         below, above = 0, 0
         for _ in range(simulations):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -62,16 +63,23 @@ def paired_interval(only_first: float, only_second: float, total: float, level: 
         gap = only_second - only_first - total * difference
         return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap) if gap else 0.0
 
-    def end(far: float) -> float:
-        inside, outside = observed, far
-        if abs(statistic(far)) <= z:
-            return far
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if abs(statistic(middle)) <= z else (inside, middle)
-        return inside
+    def kept(difference: float) -> bool:
+        return abs(statistic(difference)) <= z
 
-    return end(-1.0), end(1.0)
+    return last_kept(observed, -1.0, kept), last_kept(observed, 1.0, kept)
+
+
+def last_kept(inside: float, outside: float, kept: Callable[[float], bool]) -> float:
+    """Return the last number from `inside` to `outside`, which may be the smaller one, that a test keeps.
+
+    It keeps `inside`, and nothing beyond the first number that it does not.
+    """
+    if kept(outside):
+        return outside
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if kept(middle) else (inside, middle)
+    return inside
 
 
 def clustered_wilson_interval(right: np.ndarray, clusters: np.ndarray, weights: np.ndarray | None = None) -> Interval:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from wildtune.evaluate.conformal import find_review_rule, find_set_rule, find_unknown_rule
-from wildtune.intervals import Interval
+from wildtune.intervals import Interval, last_kept
 from wildtune.model.calibration import Calibration
 from wildtune.predict.predictions import Predictions
 
@@ -21,6 +21,7 @@ KNOWN_FLAGGED = 0.05
 _WIDEST = math.log(20)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
+_NORMAL = NormalDist()
 _LEVEL = 0.05
 _PRIOR_RARE = 1
 _LEAST_FOUND = 0.25  # of what chance adds on average
@@ -151,9 +152,9 @@ class CalibrationGap:
         # 90 %, do not make sure of no gap at all.
         found = max(self.square + at.added, _LEAST_FOUND * at.added)
         most = max(1.0, 2 * found / at.seen)  # more than there can be, where what is found is more than likely
-        likeliest = _last(0.0, most, lambda true: at.score(true, found) > 0)
+        likeliest = last_kept(0.0, most, lambda true: at.score(true, found) > 0)
         low, high = (
-            math.sqrt(min(1.0, _last(likeliest, end, lambda true: at.p_value(true, found) >= _LEVEL)))
+            math.sqrt(min(1.0, last_kept(likeliest, end, lambda true: at.p_value(true, found) >= _LEVEL)))
             for end in (0.0, most)
         )
         return min(low, self.root), max(high, self.root)
@@ -169,27 +170,28 @@ class CalibrationGap:
         # counts as much as `_PRIOR_RARE` of them.
         known = self.rare / (self.rare + _PRIOR_RARE)
         shown = known * own.T @ own + (1 - known) * np.diag(sizes * spread)
-        covariance = shown = shown / np.sqrt(np.outer(of_bin, of_bin)) / photos
+        shown /= np.sqrt(np.outer(of_bin, of_bin)) * photos
         own_variance = 2 * float((shown**2).sum())
-        added, variance = float(np.trace(shown)), own_variance
+        # Found gaps that are mostly chance do not tell how the variance grows: then as with gaps in proportion to the
+        # variance of the answers.
+        way = np.sqrt(of_bin) * spread
         if photos == clusters:
             # Each photo by itself: what chance does to a calibrated model is known from its confidence, and only pairs
             # of photos count. What the gaps show of it is less where they are large by chance.
             covariance = np.diag(spread) / photos
             pairs = 1 - 1 / of_bin
             added, variance = float((spread * pairs).sum() / photos), float(2 * (spread**2 * pairs).sum() / photos**2)
+            # The gaps of a model that is too sure are larger where it is surer; in groups, where the variance is known
+            # less well, that makes intervals too narrow.
+            way *= -np.log(1 - (np.flatnonzero(used) + 0.5) / self.counts.shape[1])
+        else:
+            covariance, added, variance = shown, float(np.trace(shown)), own_variance
+        usual = 4 * float(max(way @ covariance @ way, way @ shown @ way) / (way @ way))
         # What each cluster adds beyond its due: their squares' sum is the variance of a large gap, and twice that
         # of no gap at all.
         shares = (2 * gaps @ mean - counts @ mean**2 - of_bin @ mean**2 / photos * counts.sum(axis=1)) / photos
         large = float((shares**2).sum()) * clusters / (clusters - 1)
         more = max(0.0, max(0.0, large - 2 * own_variance) + own_variance - variance)
-        # Found gaps that are mostly chance do not tell how the variance grows: then as with gaps in proportion to the
-        # variance of the answers. Those of a model that is too sure are larger where it is surer; in groups, where the
-        # variance is known less well, that makes intervals too narrow.
-        way = np.sqrt(of_bin) * spread
-        if photos == clusters:
-            way *= -np.log(1 - (np.flatnonzero(used) + 0.5) / self.counts.shape[1])
-        usual = 4 * float(max(way @ covariance @ way, way @ shown @ way) / (way @ way))
         weight = _USUAL_WEIGHT * math.sqrt(max(variance, own_variance))
         return _Chance(
             seen=float((of_bin - sizes / of_bin).sum() / photos),
@@ -233,7 +235,7 @@ class _Chance:
         if against <= 0:
             return 1.0
         (factor, term), (factor_0, term_0) = self._line(true), self._line(0.0)
-        above = _below(-math.sqrt(against))
+        above = _NORMAL.cdf(-math.sqrt(against))
         # As much speaks against cube roots below this one, but that below `bend` no gap fits best.
         root, bend = (term - math.sqrt(against)) / factor, term_0 / factor_0
         if root >= bend:
@@ -245,29 +247,14 @@ class _Chance:
             return above
         first, second = sorted(((half - math.sqrt(inner)) / bent, (half + math.sqrt(inner)) / bent))
         if bent > 0:
-            return above + _below(factor * min(first, bend) - term)
-        return above + max(0.0, _below(factor * min(second, bend) - term) - _below(factor * first - term))
+            return above + _NORMAL.cdf(factor * min(first, bend) - term)
+        return above + max(0.0, _NORMAL.cdf(factor * min(second, bend) - term) - _NORMAL.cdf(factor * first - term))
 
     def _line(self, true: float) -> tuple[float, float]:
         """Return the factor of the cube root and the term taken off it that make a score."""
         mean, variance = self.seen * true + self.added, self.variance + self.slope * true
         steep = 3 * mean / math.sqrt(variance)
         return steep / mean ** (1 / 3), steep - 1 / steep
-
-
-def _last(inside: float, outside: float, holds: Callable[[float], bool]) -> float:
-    """Return how far from inside to outside a condition holds that holds inside, and ends at most once."""
-    if holds(outside):
-        return outside
-    for _ in range(50):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
-    return inside
-
-
-def _below(score: float) -> float:
-    """Return how often a standard normal number is below a score."""
-    return 0.5 * math.erfc(-score / math.sqrt(2))
 
 
 def calibration_gap(
