@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,17 @@ from wildtune.progress import ProgressCallback
 
 log = logging.getLogger(__name__)
 
+Precision = Literal["float32", "bfloat16"]
+
 # Photos that torch runs at once; small batches keep the working set in a processor's cache.
 CPU_BATCH = 8
 CUDA_BATCH = 128
 
 OPENVINO_FROM_WEIGHTS = 1_000_000
 
-# Largest difference from torch that is put down to another order of the same sums, as a share of the output's size.
-TOLERANCE = 1e-3
+# Largest difference that is put down to rounding, as a share of the outputs' size: in float32 from torch, whose sums
+# have another order; in bfloat16, which has 8 binary digits, from float32.
+TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.2}
 
 
 class Engine:
@@ -115,28 +118,34 @@ def has_openvino() -> bool:
 
 
 def create_engine(
-    module: nn.Module, size: int, kind: str, threads: int, device: str = "cpu", identity: str = ""
+    module: nn.Module,
+    size: int,
+    kind: str,
+    threads: int,
+    device: str = "cpu",
+    identity: str = "",
+    precision: Precision = "float32",
 ) -> Engine:
     """Make an engine of a network for square inputs of `size` pixels.
 
     `kind` is "openvino" or "torch". Where OpenVINO cannot take the network over, or gives other numbers than
     torch, torch runs it and a line in the log says so. With an `identity`, which tells the network from all others,
-    one that OpenVINO took over before is found again.
+    one that OpenVINO took over before is found again. `precision` is that of OpenVINO's arithmetic; torch's is float32.
     """
     _settle(module)
     if device == "cuda":
         return Engine(lambda x: _run_torch(module, x.to(device)).cpu(), CUDA_BATCH, "torch", threads)
     if kind == "openvino":
-        engine = find_engine(identity, size, threads)
-        if engine is not None:
-            return engine
+        found = find_engine(identity, size, threads, precision)
+        if found is not None:
+            return found
         try:
             network = _take_over(module, size)
             engine = _create_openvino(network, threads)
-            _check_parity(engine, module, size)
+            _check_parity(engine, lambda x: _run_torch(module, x), size)
             if identity:
                 keep_network(network, identity, size)
-            return engine
+            return engine if precision == "float32" else _compute_lower(network, engine, size, threads)
         except Exception as error:  # its failures have many types, and torch can do what it cannot
             log.warning("OpenVINO cannot run this backbone (%s): torch runs it, more slowly.", _first_line(error))
     return Engine(lambda x: _run_torch(module, x), CPU_BATCH, "torch")
@@ -147,13 +156,14 @@ def network_identity(backbone: str, sha256: str) -> str:
     return f"{backbone} {sha256}"
 
 
-def find_engine(identity: str, size: int, threads: int) -> Engine | None:
+def find_engine(identity: str, size: int, threads: int, precision: Precision = "float32") -> Engine | None:
     """Return the engine of a network that OpenVINO took over before, without the network; None where it is not kept."""
     path = find_network(identity, size) if identity else None
     if path is None:
         return None
     try:
-        return _create_openvino(path, threads)
+        engine = _create_openvino(path, threads)
+        return engine if precision == "float32" else _compute_lower(path, engine, size, threads)
     except Exception as error:  # its failures have many types
         if not isinstance(error, MemoryError) and "alloc" not in str(error):  # else it is not the network's fault
             forget_network(identity, size)
@@ -193,7 +203,7 @@ class TrainingEngine:
         if self._network is None:
             self._network = _take_over_in_place(network, self._size)
         engine = _create_openvino(self._network, self._threads)
-        _check_parity(engine, network, self._size)
+        _check_parity(engine, lambda x: _run_torch(network, x), self._size)
         return engine
 
 
@@ -244,7 +254,18 @@ def _take_over_in_place(module: nn.Module, size: int) -> Any:
     return network
 
 
-def _create_openvino(network: Any | Path, streams: int) -> Engine:
+def _compute_lower(network: Any | Path, exact: Engine, size: int, threads: int) -> Engine:
+    """Return the engine of OpenVINO's model in bfloat16, or the exact one where the two differ by more than rounding."""
+    engine = _create_openvino(network, threads, "bfloat16")
+    try:
+        _check_parity(engine, exact, size, "bfloat16")
+    except ValueError as error:
+        log.warning("This backbone cannot be run in bfloat16 (%s): it is run in float32, more slowly.", error)
+        return exact
+    return engine
+
+
+def _create_openvino(network: Any | Path, streams: int, precision: Precision = "float32") -> Engine:
     """Compile OpenVINO's model, or the file of one, for as many photos at once as there are `streams`.
 
     A stream for each core and one photo a stream: no core waits for another, the working set is smallest, and what
@@ -255,8 +276,8 @@ def _create_openvino(network: Any | Path, streams: int) -> Engine:
     settings = {
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": streams,
-        # Some processors would silently compute in bfloat16, whose answers differ from training's.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Left to itself it would silently compute in bfloat16 on some processors.
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
     }
     compiled = openvino.Core().compile_model(network, "CPU", settings)
     free: SimpleQueue[openvino.InferRequest] = SimpleQueue()
@@ -278,20 +299,22 @@ def _create_openvino(network: Any | Path, streams: int) -> Engine:
     return Engine(run, 1, "openvino", streams + 1)
 
 
-def _check_parity(engine: Engine, module: nn.Module, size: int) -> None:
-    """Raise ValueError unless an engine gives torch's numbers on random smooth images.
+def _check_parity(
+    engine: Engine, reference: Callable[[Tensor], Tensor], size: int, precision: Precision = "float32"
+) -> None:
+    """Raise ValueError unless an engine gives a reference's numbers on random smooth images, but for rounding.
 
     Smooth ones, because white noise drives some networks so far from what photos do that torch's own float32
     rounding is then larger than the tolerance.
     """
     coarse = torch.randn(CPU_BATCH, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-    expected, found = _run_torch(module, images), engine(images)
+    expected, found = reference(images), engine(images)
     if not expected.isfinite().all():  # a network that has diverged, which is said where it is trained
         return
     gap = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-6))
-    if not gap <= TOLERANCE:
-        raise ValueError(f"its outputs differ from torch's by {gap:.1e} of their size")
+    if not gap <= TOLERANCES[precision]:
+        raise ValueError(f"its outputs differ by {gap:.1e} of their size")
 
 
 def _first_line(error: Exception) -> str:

@@ -9,13 +9,13 @@ from timm.layers import BatchNormAct2d, Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wildtune.model.depthwise import weight_gradient
 from wildtune.model.freeze import batchnorm_layers, is_frozen
 
 Pair = tuple[int, int]
 
-# From this kernel side on the weight's gradient is written out tap by tap: oneDNN has no fast code for it.
-_TAPS_FROM = 5
-
+# From this kernel side on oneDNN has no fast code for the weights' gradient.
+_SLOW_FROM = 5
 
 # Whether the CPU's vectors are shorter than 512 bits, with half as many registers for them. Asked here, because the
 # compiler cannot trace the question.
@@ -46,8 +46,8 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
     Its own are slow: for the weights of 5 x 5 kernels, for the inputs of strided ones, and for both many times more
     so in bfloat16 (`benchmarks/gradients.py` measures it). The gradient for the inputs is a convolution with the
-    turned kernel, after spreading the outputs' gradient out where there is a stride; that for the weights is a sum of
-    products for each place in the kernel, which the compiler makes one loop over the channels.
+    turned kernel, after spreading the outputs' gradient out where there is a stride; that for the weights of large
+    kernels is `model.depthwise`'s.
     """
 
     @staticmethod
@@ -84,46 +84,14 @@ def _input_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Pa
 
 def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
     """Return the (C, 1, k, k) gradient for the weights of a depthwise convolution, summed in float32 at least."""
-    if max(weight.shape[2:]) < _TAPS_FROM:
-        some = (False, True, False)
-        found: Tensor = torch.ops.aten.convolution_backward(
-            gradient, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), inputs.shape[1], some
-        )[1]
-        return found
-    precise = torch.promote_types(gradient.dtype, torch.float32)
-    padded = _pad(inputs, *padding) if _NARROW_VECTORS else _pad_inline(inputs, *padding)
-    rows, columns = ((n - 1) * step + 1 for n, step in zip(gradient.shape[2:], stride, strict=True))
-    # Row by row first where one tap's sum and product each take a register of which there are too few.
-    first = (0, 3) if _NARROW_VECTORS else (0, 2, 3)
-    taps = [
-        (gradient.to(precise) * padded[:, :, i : i + rows : stride[0], j : j + columns : stride[1]].to(precise)).sum(
-            dim=first
-        )
-        for i in range(weight.shape[2])
-        for j in range(weight.shape[3])
-    ]
-    summed = torch.stack(taps, dim=1)
-    return (summed.sum(dim=2) if _NARROW_VECTORS else summed).view(weight.shape).to(weight.dtype)
-
-
-def _pad_inline(inputs: Tensor, down: int, across: int) -> Tensor:
-    return functional.pad(inputs, (across, across, down, down)).contiguous(memory_format=torch.channels_last)
-
-
-# Its schema is written out, because torch 2.4 cannot read it off annotations that are strings.
-@torch.library.custom_op("wildtune::pad", mutates_args=(), schema="(Tensor inputs, int down, int across) -> Tensor")
-def _pad(inputs: Tensor, down: int, across: int) -> Tensor:
-    """Pad a (B, C, H, W) tensor with zeros, in memory: the compiler would ask in the innermost loop where they are."""
-    height, width = inputs.shape[2:]
-    padded = _empty_padded(inputs, down, across).zero_()
-    padded[:, :, down : down + height, across : across + width] = inputs
-    return padded
-
-
-@_pad.register_fake
-def _empty_padded(inputs: Tensor, down: int, across: int) -> Tensor:
-    shape = (*inputs.shape[:2], inputs.shape[2] + 2 * down, inputs.shape[3] + 2 * across)
-    return torch.empty(shape, dtype=inputs.dtype, device=inputs.device, memory_format=torch.channels_last)
+    if max(weight.shape[2:]) >= _SLOW_FROM and gradient.dtype in (torch.float32, torch.bfloat16):
+        summed: Tensor = weight_gradient(gradient, inputs, weight.shape[2:], stride, padding)
+        return summed.to(weight.dtype)
+    wanted = (False, True, False)
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), inputs.shape[1], wanted
+    )[1]
+    return found
 
 
 class _PointwiseConvolution(torch.autograd.Function):
