@@ -28,7 +28,7 @@ from wildtune.progress import Reporter
 from wildtune.recipe import Recipe, Stage, dump_recipe, load_recipe
 from wildtune.report.tuning import write_tuning
 from wildtune.train.batches import create_cache, load_sides
-from wildtune.train.planning import create_plan, data_key, load_model
+from wildtune.train.planning import create_plan, data_key, load_model, view_precision
 from wildtune.tune.budget import Budget
 from wildtune.tune.conclude import Choice, best_policies, choose, explain, gather_trials, with_stage
 from wildtune.tune.confirm import Confirmer, estimate_s, fine_tunes, reserve_s
@@ -195,7 +195,8 @@ def _set_up(recipe: Recipe, split: Split, catalogue: Catalogue, reporter: Report
     every = replace(split, sides=("train",) * len(split.sides))
     side = load_sides(every, catalogue, plan, reporter)["train"]
     cache = create_cache(model, plan, runtime.environment()["packages"])
-    views = Views(side, cache, plan.preprocess, recipe.stages[number], recipe.seed, reporter)
+    precision = view_precision(plan.engine, plan.device)
+    views = Views(side, cache, plan.preprocess, recipe.stages[number], recipe.seed, reporter, precision)
     names = split.groups or tuple(photo.group for photo in split.photos)
     groups = number_groups([name or photo.path for name, photo in zip(names, split.photos, strict=True)])
     return _Bench(recipe, number, views, Material(views.plain(), side.targets, groups, len(split.class_names)))

@@ -72,9 +72,7 @@ def weight_gradient(
 
 
 @weight_gradient.register_fake
-def _(
-    gradient: Tensor, inputs: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> Tensor:
+def _(gradient: Tensor, inputs: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
     return torch.empty(inputs.shape[1], 1, *kernel, device=inputs.device)
 
 
@@ -91,5 +89,7 @@ def _load_library() -> ctypes.CDLL | None:
                 subprocess.run(command, check=True, capture_output=True)
         return ctypes.CDLL(str(folder / _LIBRARY))
     except (OSError, subprocess.CalledProcessError) as error:
-        log.warning("Gradients of depthwise layers cannot be compiled (%s): torch's own are used, which are slower.", error)
+        log.warning(
+            "Gradients of depthwise layers cannot be compiled (%s): torch's own are used, which are slower.", error
+        )
         return None

@@ -255,7 +255,7 @@ def _take_over_in_place(module: nn.Module, size: int) -> Any:
 
 
 def _compute_lower(network: Any | Path, exact: Engine, size: int, threads: int) -> Engine:
-    """Return the engine of OpenVINO's model in bfloat16, or the exact one where the two differ by more than rounding."""
+    """Return the engine of a network in bfloat16, or the exact one where the two differ by more than rounding."""
     engine = _create_openvino(network, threads, "bfloat16")
     try:
         _check_parity(engine, exact, size, "bfloat16")

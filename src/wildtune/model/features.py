@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
-from wildtune.model.engine import Engine, create_engine, network_identity
+from wildtune.model.engine import Engine, Precision, create_engine, network_identity
 from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
 from wildtune.progress import ProgressCallback
@@ -49,9 +48,10 @@ class FeatureCache:
         """Use the model's backbone as it is now; `versions` of the runtimes are part of the cache's key."""
         weights = state_sha256(model)
         identity = network_identity(backbone, weights)
-        self._create_engine = lambda: create_engine(
-            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device, identity
+        self._create_engine = lambda precision: create_engine(
+            FeatureExtractor(model.to(device)), preprocess.size, engine, threads, device, identity, precision
         )
+        self._engines: dict[Precision, Engine] = {}
         self._key = {
             "version": _VERSION,
             "backbone": backbone,
@@ -63,15 +63,18 @@ class FeatureCache:
             "versions": versions,
         }
 
-    @cached_property
-    def engine(self) -> Engine:
-        """What runs the backbone, made when it is first asked for."""
-        return self._create_engine()
+    def engine(self, precision: Precision = "float32") -> Engine:
+        """Return what runs the backbone, made when it is first asked for."""
+        if precision not in self._engines:
+            self._engines[precision] = self._create_engine(precision)
+        return self._engines[precision]
 
-    def count_missing(self, photos: Sequence[Photo], view_key: dict[str, object]) -> int:
+    def count_missing(
+        self, photos: Sequence[Photo], view_key: dict[str, object], precision: Precision = "float32"
+    ) -> int:
         """Return how many of the photos' views are not known yet and would have to be computed."""
         wanted = {photo.sha256 for photo in photos}
-        for _, contents in _read_contents(self._folder(view_key)):
+        for _, contents in _read_contents(self._folder(view_key, precision)):
             wanted -= set(contents)
         return len(wanted)
 
@@ -81,24 +84,26 @@ class FeatureCache:
         view: View,
         view_key: dict[str, object],
         progress: ProgressCallback | None = None,
+        precision: Precision = "float32",
     ) -> Tensor:
-        """Return the (N, D) float32 features of one view of each photo.
+        """Return the (N, D) float32 features of one view of each photo, computed in `precision`.
 
         `view(i)` makes the (3, size, size) input of photo i; `view_key` says what it does to photos, as plain
         values. The cache is keyed by content, so the same photos from another source are found again.
         """
-        folder = self._folder(view_key)
+        folder = self._folder(view_key, precision)
         contents = [photo.sha256 for photo in photos]
         known = _read_folder(folder, set(contents))
         missing = list({content: i for i, content in enumerate(contents) if content not in known}.values())
         if missing:
-            fresh = self.engine.run_all(len(missing), lambda i: view(missing[i]), progress)
+            fresh = self.engine(precision).run_all(len(missing), lambda i: view(missing[i]), progress)
             _write_file(folder, [contents[i] for i in missing], fresh)
             known |= {contents[i]: features for i, features in zip(missing, fresh, strict=True)}
         return torch.stack([known[content] for content in contents])
 
-    def _folder(self, view_key: dict[str, object]) -> Path:
-        digest = hashlib.sha256(json.dumps({**self._key, "view": view_key}, sort_keys=True).encode()).hexdigest()
+    def _folder(self, view_key: dict[str, object], precision: Precision) -> Path:
+        key = {**self._key, "view": view_key, "precision": precision}
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return files.cache_folder("features") / digest
 
 

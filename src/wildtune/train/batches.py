@@ -192,7 +192,7 @@ class FeatureData:
             return self._train.augmented_input(i, self._plan.preprocess, self._stage, seed, number)
 
         with self._reporter.bar(f"{name}: features of view {number + 1} of {self._planned.views}") as tell:
-            self._features = self._cache.load(self._train.photos, view, key, tell)
+            self._features = self._cache.load(self._train.photos, view, key, tell, self._planned.precision)
         self._view_number = number
 
 

@@ -72,7 +72,7 @@ class Sample:
         """Return the backbone's (N, D) features of such a stack; those of photos without augmentation are cached."""
         if views is self.plain:
             return cache.load(self.photos, views.__getitem__, PLAIN_VIEW)
-        return cache.engine.run_all(len(views), views.__getitem__)
+        return cache.engine().run_all(len(views), views.__getitem__)
 
     def _stack(self, items: Iterable[int], make: Any) -> Tensor:
         _ = self.pixels  # once, before threads ask for it

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from wildtune import runtime
 from wildtune.memo import remember
 from wildtune.model.backbone import head_of
+from wildtune.model.engine import Precision
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_input
@@ -50,10 +51,11 @@ def estimate_seconds(
         name = planned.stage.name
         if planned.stage.train == "head":
             keys = [view_key(planned.stage, plan.seed, number) for number in range(planned.views)]
-            views = sum(cache.count_missing(train, key) for key in keys if key != PLAIN_VIEW)
+            precision = planned.precision
+            views = sum(cache.count_missing(train, key, precision) for key in keys if key != PLAIN_VIEW)
             steps = planned.steps_per_epoch * planned.stage.epochs
             seconds[name] = steps * _time_head_step(model, planned)
-            seconds[name] += views * _forward_seconds(plan, sample, cache) if views else 0.0
+            seconds[name] += views * _forward_seconds(plan, sample, cache, precision) if views else 0.0
         else:
             seconds[name] = _fine_tuning_seconds(plan, planned, len(train), len(val), model, sample, cache)
     return (missing * _forward_seconds(plan, sample, cache) if missing else 0.0), seconds
@@ -74,16 +76,17 @@ def _fine_tuning_seconds(
     return start + planned.stage.epochs * (train * step + validation)
 
 
-def _forward_seconds(plan: Plan, sample: Sample, cache: FeatureCache) -> float:
+def _forward_seconds(plan: Plan, sample: Sample, cache: FeatureCache, precision: Precision = "float32") -> float:
     """Return what the frozen backbone takes for a photo, its view included."""
 
     def measure() -> float:
-        photos, engine = sample.pixels, cache.engine
+        photos, engine = sample.pixels, cache.engine(precision)
         return _time(lambda: engine.run_all(len(photos), lambda i: create_input(photos[i], plan.preprocess))) / len(
             photos
         )
 
-    return _remember(plan, {"forward": plan.preprocess.size, "engine": plan.engine}, measure)
+    what = {"forward": plan.preprocess.size, "engine": plan.engine, "precision": precision}
+    return _remember(plan, what, measure)
 
 
 def _training_seconds(plan: Plan, planned: PlannedStage, model: nn.Module, sample: Sample) -> float:

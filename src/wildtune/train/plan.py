@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
 
 import tomlkit
 
 from wildtune import files
 from wildtune.frozen import Frozen
+from wildtune.model.engine import Precision
 from wildtune.model.preprocess import Preprocess
 from wildtune.model.weights import WeightsFacts
 from wildtune.recipe import Stage
@@ -25,7 +25,8 @@ class PlannedStage(Frozen, extra="forbid"):
     part_size          photos whose gradients are computed at once; a batch's are the sum of its parts'
     views              distinct augmented views made of each training photo
     compile            whether torch.compile is worth its start-up for this stage
-    precision          "float32", or "bfloat16" for the network's arithmetic; weights and loss are float32 in both
+    precision          "float32", or "bfloat16" for the network's arithmetic on training views; weights, loss, a head
+                       and photos without augmentation are float32 in both
     """
 
     stage: Stage
@@ -36,7 +37,7 @@ class PlannedStage(Frozen, extra="forbid"):
     part_size: int
     views: int
     compile: bool
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
 
 
 class Effect(Frozen, extra="forbid"):

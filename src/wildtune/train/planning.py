@@ -11,7 +11,7 @@ from torch import nn
 from wildtune import runtime
 from wildtune.errors import RecipeError
 from wildtune.model.backbone import head_of, read_facts, reset_head, takes_size
-from wildtune.model.engine import choose_engine
+from wildtune.model.engine import Precision, choose_engine
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import given_size, resolve_preprocess
 from wildtune.model.weights import WeightsFacts, create_pretrained
@@ -51,6 +51,7 @@ def create_plan(
     facts = read_facts(model, recipe.backbone)
     preprocess = resolve_preprocess(recipe.input, model, facts)
     device = runtime.detect_device()
+    engine = choose_engine(model, device)
     sides = {side: split.side(side) for side in ("train", "val", "test")}
     counts = {side: dict(sorted(Counter(photo.label for photo in photos).items())) for side, photos in sides.items()}
     return Plan(
@@ -65,7 +66,7 @@ def create_plan(
         seed=recipe.seed,
         device=device,
         threads=runtime.compute_threads(),
-        engine=choose_engine(model, device),
+        engine=engine,
         stages=tuple(
             _plan_stage(
                 stage,
@@ -73,6 +74,7 @@ def create_plan(
                 len(sides["train"]),
                 {"input": preprocess.size, "own": min(facts.size, preprocess.size)},
                 device,
+                engine,
             )
             for stage in recipe.stages
         ),
@@ -123,7 +125,17 @@ def _stage_size(stage: Stage, model: nn.Module, sizes: dict[str, int]) -> int:
     )
 
 
-def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int], device: str) -> PlannedStage:
+def view_precision(engine: str, device: str) -> Precision:
+    """Return what a frozen backbone computes augmented views in: their own randomness is far more than rounding's.
+
+    Photos as they are stay float32, so that a score in training is that of prediction.
+    """
+    return "bfloat16" if engine == "openvino" and runtime.has_fast_bfloat16(device) else "float32"
+
+
+def _plan_stage(
+    stage: Stage, model: nn.Module, photos: int, sizes: dict[str, int], device: str, engine: str
+) -> PlannedStage:
     set_trainable(model, head_of(model), stage.train)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -135,6 +147,9 @@ def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, in
     # On a CPU only what is compiled: torch's own gradients of depthwise layers are very slow in bfloat16.
     bfloat16 = not head and (compiled or device == "cuda") and runtime.has_fast_bfloat16(device)
     cpu_part = 2 * CPU_PART if bfloat16 else CPU_PART
+    precision: Precision = "bfloat16" if bfloat16 else "float32"
+    if head and stage.augment != type(stage.augment)():
+        precision = view_precision(engine, device)
     return PlannedStage(
         stage=stage,
         trained_weights=trained,
@@ -144,5 +159,5 @@ def _plan_stage(stage: Stage, model: nn.Module, photos: int, sizes: dict[str, in
         part_size=stage.batch_size if head or device == "cuda" else min(stage.batch_size, cpu_part),
         views=views,
         compile=compiled,
-        precision="bfloat16" if bfloat16 else "float32",
+        precision=precision,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wildtune.model.engine import Precision
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import Preprocess
 from wildtune.progress import Reporter
@@ -22,15 +23,25 @@ class Views:
     """Features of one side's photos, plain or augmented."""
 
     def __init__(
-        self, side: Side, cache: FeatureCache, preprocess: Preprocess, stage: Stage, seed: int, reporter: Reporter
+        self,
+        side: Side,
+        cache: FeatureCache,
+        preprocess: Preprocess,
+        stage: Stage,
+        seed: int,
+        reporter: Reporter,
+        precision: Precision,
     ) -> None:
-        """Views are random by the seed and the stage's name, as in training, which so finds them again."""
-        self._side, self._cache, self._preprocess = side, cache, preprocess
+        """Views are random by the seed and the stage's name, as in training, which so finds them again.
+
+        `precision` is that of the backbone on augmented views.
+        """
+        self._side, self._cache, self._preprocess, self._precision = side, cache, preprocess, precision
         self._stage, self._seed, self._reporter = stage, seed, reporter
 
     def of_stage(self, stage: Stage) -> Views:
         """Return views of the same photos for another stage."""
-        return Views(self._side, self._cache, self._preprocess, stage, self._seed, self._reporter)
+        return Views(self._side, self._cache, self._preprocess, stage, self._seed, self._reporter, self._precision)
 
     def plain(self) -> Tensor:
         """Return the (N, D) float32 features without augmentation."""
@@ -52,16 +63,17 @@ class Views:
             }
             make = functools.partial(self._make, augment, rows, number)
             with self._reporter.bar(f"{title}: features of view {number + 1} of {count}") as tell:
-                views.append(self._cache.load(photos, make, key, tell))
+                views.append(self._cache.load(photos, make, key, tell, self._precision))
         return torch.stack(views)
 
     def rate(self) -> float:
         """Measure how many augmented views a second this machine makes."""
         rows = np.arange(min(_PROBE_PHOTOS, len(self._side)))
         make = functools.partial(self._make, Augment(crop="random_resized", flip=0.5), rows, 0)
-        self._cache.engine.run_all(1, make)  # starts the engine
+        engine = self._cache.engine(self._precision)
+        engine.run_all(1, make)  # starts the engine
         started = time.perf_counter()
-        self._cache.engine.run_all(len(rows), make)
+        engine.run_all(len(rows), make)
         return len(rows) / max(time.perf_counter() - started, 1e-6)
 
     def _make(self, augment: Augment, rows: np.ndarray, number: int, index: int) -> Tensor:
