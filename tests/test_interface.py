@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "evaluate": (["RUN", "PHOTOS"], [*DETECTIONS, "--language"]),
     "compare": (["RUN RUN..."], ["--out"]),
-    "predict": (["RUN", "PHOTOS"], ["--coverage", *DETECTIONS, "--out", "--to"]),
+    "predict": (["RUN", "PHOTOS"], ["--coverage", *DETECTIONS, "--out", "--precision", "--to"]),
     "recipes": (["NAME"], []),
     "demo": ([], ["--language", "--out"]),
 }
@@ -232,6 +232,14 @@ def test_too_little_memory_is_said_in_one_line(
     monkeypatch.setattr(predicting, "predict", fail)
     assert run_main(monkeypatch, "predict", str(tmp_path), str(tmp_path)) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--to", "--precision"])
+def test_predict_says_what_its_options_may_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    assert run_main(monkeypatch, "predict", str(tmp_path), str(tmp_path), option, "json") == 2
+    assert f"{option} must be" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, .
         "fastai": ("fastai_fine_tune.py",),
         "lightning": ("lightning_loop.py",),
     }
-    if runtime.has_fast_bfloat16("cpu"):
+    lower = runtime.has_fast_bfloat16("cpu")
+    if lower:
         scripts["keras bfloat16"] = (*scripts["keras"], "--bfloat16")
         scripts["torch bfloat16"] = (*scripts["torch"], "--bfloat16")
     one = list_photos(photos)[0]
@@ -128,6 +129,8 @@ def list_predictions(program: str, photos: Path, place: Path, data: tuple[str, .
         jobs.append(Job(f"wildtune {what}", "wildtune", ours))
         # The network that OpenVINO took over is kept, as it is after a training too.
         jobs.append(Job(f"wildtune again {what}", "wildtune", ours, cold=False))
+        if lower:
+            jobs.append(Job(f"wildtune bfloat16 {what}", "wildtune", (*ours, "--precision", "bfloat16"), cold=False))
         for name, (script, *more) in scripts.items():
             # Where an option is given twice, the later counts.
             command = (script, "predict", *data, "--photos", target, *more)

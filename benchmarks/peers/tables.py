@@ -27,7 +27,16 @@ STAGES = (
 )
 REPORT = ("keras lab5", "wildtune lab5")
 REPORT_EPOCHS = {"transfer": 20, "finetune": 20}
-PREDICTORS = ("wildtune again", "keras", "keras bfloat16", "torch", "torch bfloat16", "fastai", "lightning")
+PREDICTORS = (
+    "wildtune again",
+    "wildtune bfloat16",
+    "keras",
+    "keras bfloat16",
+    "torch",
+    "torch bfloat16",
+    "fastai",
+    "lightning",
+)
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:

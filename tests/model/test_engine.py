@@ -17,7 +17,7 @@ from wildtune.model.engine import Engine, TrainingEngine, create_engine, find_en
 IMAGES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def create(kind: str, threads: int = 2, identity: str = "") -> Engine:
+def create(kind: str, threads: int = 2, identity: str = "", precision: engines.Precision = "float32") -> Engine:
     """Make an engine of a network so small that taking it over takes no time to speak of."""
     torch.manual_seed(0)
     layers = [
@@ -28,7 +28,7 @@ def create(kind: str, threads: int = 2, identity: str = "") -> Engine:
         nn.Flatten(),
         nn.Linear(8, 3),
     ]
-    return create_engine(nn.Sequential(*layers), 32, kind, threads, identity=identity)
+    return create_engine(nn.Sequential(*layers), 32, kind, threads, identity=identity, precision=precision)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
@@ -42,6 +42,29 @@ def test_a_photo_gets_the_same_numbers_alone_and_in_any_company(kind: str) -> No
         assert torch.equal(together, backwards)
     torch.testing.assert_close(together, backwards, atol=1e-5, rtol=1e-5)
     assert torch.equal(engine(IMAGES[4:5]), engine(IMAGES[4:6])[:1])
+
+
+def test_bfloat16_gives_the_numbers_of_float32_but_for_rounding_or_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openvino")
+    compiled: list[str] = []
+    make = engines._create_openvino
+
+    def note(network: object, streams: int, precision: engines.Precision = "float32") -> Engine:
+        compiled.append(precision)
+        return make(network, streams, precision)
+
+    monkeypatch.setattr(engines, "_create_openvino", note)
+    exact = create("openvino", identity="of a test of bfloat16")
+    for _ in range(2):  # taken over just now, and found again
+        lower = create("openvino", identity="of a test of bfloat16", precision="bfloat16")
+        assert compiled[-1] == "bfloat16"
+        torch.testing.assert_close(lower(IMAGES), exact(IMAGES), rtol=0.05, atol=0.05)
+    monkeypatch.setitem(engines.TOLERANCES, "bfloat16", -1.0)
+    refused = create("openvino", precision="bfloat16")
+    assert torch.equal(refused(IMAGES), exact(IMAGES))
+    assert "cannot be run in bfloat16" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])

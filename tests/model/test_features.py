@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from wildtune import files
+from wildtune.model import features
 from wildtune.model.backbone import create_classifier
+from wildtune.model.engine import Engine
 from wildtune.model.features import FeatureCache
 from wildtune.model.preprocess import Preprocess, create_preprocess
 from wildtune.photos.catalogue import Photo
@@ -68,6 +70,26 @@ def test_another_view_and_another_size_are_computed_anew(asked: list[int]) -> No
     load(create(), [1], asked, {"augment": "another"})
     load(create(resize=40), [1], asked)
     assert asked == [1, 1, 1]
+
+
+def test_each_precision_has_features_and_an_engine_of_its_own(
+    asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    make = features.create_engine
+
+    def note(*arguments: object) -> Engine:
+        made.append(str(arguments[-1]))
+        return make(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features, "create_engine", note)
+    cache, photo = create(), [Photo("1.png", sha256="1")]
+    for precision in ("float32", "bfloat16", "bfloat16", "float32"):
+        cache.load(photo, lambda i: torch.ones(3, 32, 32), PLAIN, None, precision)  # type: ignore[arg-type]
+    assert made == ["float32", "bfloat16"]
+    assert [cache.count_missing(photo, PLAIN, kind) for kind in ("float32", "bfloat16")] == [0, 0]  # type: ignore[arg-type]
+    cache.engine("bfloat16")
+    assert made == ["float32", "bfloat16"]
 
 
 def test_a_damaged_file_is_computed_anew(asked: list[int]) -> None:

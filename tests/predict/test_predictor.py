@@ -181,6 +181,34 @@ def test_a_kept_network_predicts_the_same_bits_without_timm(
         predict(tmp_path / "damaged", photos)
 
 
+@pytest.mark.parametrize(("fast", "large"), [(True, True), (True, False), (False, True)])
+def test_bfloat16_is_used_where_it_is_fast_and_else_refused(
+    run: job.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, large: bool
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(engine, "OPENVINO_FROM_WEIGHTS", 0 if large else 10**9)
+    monkeypatch.setattr(predictor.runtime, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(predictor.runtime, "detect_device", lambda: "cpu")
+    if not (fast and large):
+        with pytest.raises(CommandError, match="bfloat16 is no faster here"):
+            predict(run.folder, photos, precision="bfloat16")
+        return
+    compiled: list[str] = []
+    make = engine._create_openvino
+
+    def note(network: object, streams: int, precision: engine.Precision = "float32") -> engine.Engine:
+        compiled.append(precision)
+        return make(network, streams, precision)
+
+    monkeypatch.setattr(engine, "_create_openvino", note)
+    exact = predict(run.folder, photos)
+    for _ in range(2):  # the second time without making the network
+        lower = predict(run.folder, photos, precision="bfloat16")
+        assert compiled[-1] == "bfloat16"
+        np.testing.assert_allclose(lower.probs, exact.probs, atol=0.05)
+
+
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)

@@ -14,7 +14,7 @@ from shapes import small_recipe
 from wildtune import job, runtime
 from wildtune.errors import RecipeError
 from wildtune.model.backbone import create_classifier, larger_size, read_facts
-from wildtune.recipe import load_recipe
+from wildtune.recipe import Augment, load_recipe
 from wildtune.train import planning
 from wildtune.train.plan import load_plan
 
@@ -98,6 +98,21 @@ def test_a_last_part_that_is_filled_up_changes_no_gradient(
         monkeypatch.setattr(planning, "CPU_PART", 4)
     for name, weights in kept[0].items():
         torch.testing.assert_close(weights, kept[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_a_frozen_backbone_computes_augmented_views_in_bfloat16_where_that_is_fast(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, engine: str
+) -> None:
+    monkeypatch.setattr(planning.runtime, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(planning, "choose_engine", lambda *_: engine)
+    plain = small_recipe().stages[0]
+    augmented = plain.model_copy(update={"name": "augmented", "augment": Augment(flip=0.5)})
+    recipe = small_recipe().model_copy(update={"stages": (plain, augmented)})
+    stages = job.train(photos, recipe, tmp_path / "run").plan.stages
+    lower = "bfloat16" if fast and engine == "openvino" else "float32"
+    assert [stage.precision for stage in stages] == ["float32", lower]
 
 
 def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wildtune.errors import CommandError
 from wildtune.model.bundle import BundleFacts
+from wildtune.model.engine import Precision
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.sources import Detections, list_photos
 from wildtune.predict.predictions import Predictions
@@ -20,15 +21,17 @@ def predict(
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     coverage: float | None = None,
+    precision: Precision = "float32",
 ) -> Predictions:
     """Predict all photos of a folder, a file or another source with a run's (or a bundle's own) classifier.
 
     With `detections` each animal's crop is predicted. A photo that cannot be read gets its reason instead of a
     prediction. `coverage` is that of the prediction sets to show, 0.9 by default; raises CommandError where the
-    classifier has none such.
+    classifier has none such. In the precision "bfloat16" some processors are faster, and probabilities differ a
+    little from those that were evaluated; raises CommandError on others.
     """
     reporter = reporter or Reporter()
-    predictor = open_predictor(Path(run))
+    predictor = open_predictor(Path(run), precision)
     facts = predictor.facts
     if coverage is not None:
         if facts.calibration is None:

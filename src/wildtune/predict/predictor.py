@@ -11,9 +11,18 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from wildtune import runtime
+from wildtune.errors import CommandError
 from wildtune.model.backbone import FeatureExtractor, head_of, state_sha256
 from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_weights
-from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine, has_openvino, network_identity
+from wildtune.model.engine import (
+    Engine,
+    Precision,
+    choose_engine,
+    create_engine,
+    find_engine,
+    has_openvino,
+    network_identity,
+)
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
@@ -84,40 +93,58 @@ class Predictor:
 
 
 def create_predictor(
-    bundle: Bundle, engine: str = "", threads: int = 0, device: str = "", keep: bool = True
+    bundle: Bundle,
+    engine: str = "",
+    threads: int = 0,
+    device: str = "",
+    keep: bool = True,
+    precision: Precision = "float32",
 ) -> Predictor:
     """Make a bundle ready to predict, by default with all that this machine has.
 
     `engine` is "openvino" or "torch" as in `create_engine`; `keep` keeps what OpenVINO takes over for
-    `open_predictor`.
+    `open_predictor`. Raises CommandError for a precision in which this machine is no faster.
     """
     threads, device = threads or runtime.compute_threads(), device or runtime.detect_device()
     runtime.set_threads(threads)
     kind, size, head = engine or choose_engine(bundle.model, device), bundle.preprocess.size, head_of(bundle.model)
 
+    _require_fast(precision, kind, device)
+
     def create() -> Engine:
         kept = keep and kind == "openvino"
         identity = network_identity(bundle.backbone, state_sha256(bundle.model)) if kept else ""
-        return create_engine(FeatureExtractor(bundle.model.to(device)), size, kind, threads, device, identity)
+        extractor = FeatureExtractor(bundle.model.to(device))
+        return create_engine(extractor, size, kind, threads, device, identity, precision)
 
     return Predictor(bundle, create, (head.weight, head.bias))
 
 
-def open_predictor(run: Path) -> Predictor:
+def open_predictor(run: Path, precision: Precision = "float32") -> Predictor:
     """Make the bundle of a run folder, or a bundle's folder, ready to predict with all that this machine has.
 
     A backbone that OpenVINO took over before is run without making the network, which is most of the time that
-    predicting one photo takes. Raises CommandError as `load_bundle` does.
+    predicting one photo takes. Raises CommandError as `load_bundle` and `create_predictor` do.
     """
     facts = load_facts(run)
     if has_openvino() and runtime.detect_device() == "cpu" and (weights := load_weights(run)):
         sha256, weight, bias = weights
         threads = runtime.compute_threads()
         runtime.set_threads(threads)
-        engine = find_engine(network_identity(facts.backbone, sha256), facts.preprocess.size, threads)
+        _require_fast(precision, "openvino", "cpu")
+        engine = find_engine(network_identity(facts.backbone, sha256), facts.preprocess.size, threads, precision)
         if engine is not None and len(weight) == len(facts.class_names):
             return Predictor(facts, lambda: engine, (weight, bias))
-    return create_predictor(load_bundle(run))
+    return create_predictor(load_bundle(run), precision=precision)
+
+
+def _require_fast(precision: Precision, engine: str, device: str) -> None:
+    if precision == "float32" or (engine == "openvino" and runtime.has_fast_bfloat16(device)):
+        return
+    raise CommandError(
+        f"{precision} is no faster here: it is where OpenVINO runs a network of a million weights or more on a "
+        "processor that multiplies it (AMX or AVX512_BF16). Leave --precision out."
+    )
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:
