@@ -107,7 +107,7 @@ def test_a_frozen_backbone_computes_augmented_views_in_bfloat16_where_that_is_fa
 ) -> None:
     monkeypatch.setattr(planning.runtime, "has_fast_bfloat16", lambda device: fast)
     monkeypatch.setattr(planning, "choose_engine", lambda *_: engine)
-    plain = small_recipe().stages[0]
+    plain = small_recipe().stages[0].model_copy(update={"augment": Augment()})
     augmented = plain.model_copy(update={"name": "augmented", "augment": Augment(flip=0.5)})
     recipe = small_recipe().model_copy(update={"stages": (plain, augmented)})
     stages = job.train(photos, recipe, tmp_path / "run").plan.stages
