@@ -28,7 +28,7 @@ _PIXELS = "pixels.bin"
 _INDEX = "index.npy"
 _THREADS = 2
 _ABANDONED_AFTER_S = 3600.0
-_LET_GO_AFTER = 1 << 28  # bytes
+_LET_GO_AFTER = 1 << 26  # bytes
 
 # Turns a photo's encoded bytes, and the box of a crop, into the uint8 (H, W, 3) pixels to keep.
 Prepare = Callable[[bytes, Box | None], np.ndarray]
