@@ -18,8 +18,8 @@ import typer
 from wildtune.errors import CommandError, WildtuneError
 
 if TYPE_CHECKING:
-    from wildtune.model.engine import Precision
     from wildtune.photos.sources import Detections
+    from wildtune.runtime import Precision
 
 app = typer.Typer(
     name="wildtune",
@@ -272,10 +272,12 @@ def predict(
     detection_threshold: Threshold = None,
 ) -> None:
     """Predict every photo in PHOTOS, or every animal's crop; what cannot be read gets a reason instead."""
+    from wildtune.runtime import PRECISIONS
+
     if to != "csv":
         raise CommandError(f"--to must be csv in this version. Got {to!r}.")
-    if precision not in ("float32", "bfloat16"):
-        raise CommandError(f"--precision must be float32 or bfloat16. Got {precision!r}.")
+    if precision not in PRECISIONS:
+        raise CommandError(f"--precision must be {' or '.join(PRECISIONS)}. Got {precision!r}.")
     with _quick_imports():
         from wildtune.predict.predicting import predict as predict_photos
     from wildtune.errors import PhotosError

@@ -149,6 +149,12 @@ def resume(
         reporter.say(f"note: versions have changed since the run began: {', '.join(changed)}")
     if plan.device not in ("cpu", runtime.detect_device()):
         raise CommandError(f"The run was planned for a machine with {plan.device}, and this one has none. Go on there.")
+    planned = {stage.precision for stage in plan.stages}
+    if "bfloat16" in planned and not runtime.has_fast_bfloat16(plan.device):
+        reporter.say(
+            "note: the run was planned for a processor that multiplies bfloat16, and this one does not: it goes on more "
+            "slowly, and its numbers round differently"
+        )
     detections = moved_detections(folder, about.get("detections"), detections_path)
     catalogue = load_catalogue(source or about["photos"], reporter, detections)
     catalogue = correct_again(catalogue, plan.corrections, folder)

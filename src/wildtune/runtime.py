@@ -10,7 +10,14 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
+
+# What a network's arithmetic is done in.
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+# What compiles networks, and gradients of our own, for a CPU.
+COMPILER = "g++"
 
 PACKAGES = (
     "wildtune",
@@ -53,7 +60,7 @@ def detect_device() -> str:
 
 def can_compile() -> bool:
     """Say whether torch.compile can work here: on the CPU it needs a C++ compiler."""
-    return platform.system() == "Linux" and shutil.which("g++") is not None
+    return platform.system() == "Linux" and shutil.which(COMPILER) is not None
 
 
 def has_fast_bfloat16(device: str) -> bool:

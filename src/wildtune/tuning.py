@@ -172,7 +172,7 @@ def _search(
     with Ledger(folder) as ledger:
         budget = Budget(about["trials"], about["minutes"], ledger.spent() + time.monotonic() - began)
         ledger.elapsed_s = budget.elapsed_s
-        bench = _set_up(recipe, split, catalogue, reporter)
+        bench = _set_up(recipe, split, catalogue, ledger, reporter)
         bench, switched = _choose_origin(bench, split, catalogue, ledger, budget, reporter)
         searcher = Searcher(
             bench.stage, bench.material, bench.views, ledger, budget, reporter, recipe.seed, origin=_name_of(switched)
@@ -185,7 +185,7 @@ def _search(
     return tuning
 
 
-def _set_up(recipe: Recipe, split: Split, catalogue: Catalogue, reporter: Reporter) -> _Bench:
+def _set_up(recipe: Recipe, split: Split, catalogue: Catalogue, ledger: Ledger, reporter: Reporter) -> _Bench:
     """Compute or find the features that a recipe's heads are tried on."""
     number = _head_stage(recipe)
     reporter.say("loading the backbone")
@@ -195,7 +195,8 @@ def _set_up(recipe: Recipe, split: Split, catalogue: Catalogue, reporter: Report
     every = replace(split, sides=("train",) * len(split.sides))
     side = load_sides(every, catalogue, plan, reporter)["train"]
     cache = create_cache(model, plan, runtime.environment()["packages"])
-    precision = view_precision(plan.engine, plan.device)
+    # One for all who help, on whatever machine, so that their trials can be compared.
+    precision = ledger.decide("view precision", lambda: view_precision(plan.engine, plan.device))
     views = Views(side, cache, plan.preprocess, recipe.stages[number], recipe.seed, reporter, precision)
     names = split.groups or tuple(photo.group for photo in split.photos)
     groups = number_groups([name or photo.path for name, photo in zip(names, split.photos, strict=True)])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from wildtune.model import depthwise
-from wildtune.model.depthwise import weight_gradient
+from wildtune.model.depthwise import torch_weight_gradient, weight_gradient
 from wildtune.runtime import can_compile
+
+Pair = tuple[int, int]
 
 needs_compiler = pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
 
@@ -23,21 +27,16 @@ def library() -> Iterator[None]:
     depthwise._load_library.cache_clear()
 
 
-def random_layer(channels: int, dtype: torch.dtype, kernel: tuple[int, int] = (5, 5)) -> tuple[Tensor, Tensor]:
+def random_layer(channels: int, dtype: torch.dtype, kernel: Pair = (5, 5)) -> tuple[Tensor, Tensor]:
     """Return the outputs' gradient and inputs of a layer of stride 1 without padding."""
     torch.manual_seed(0)
-    inputs = torch.randn(3, channels, 11, 10).to(dtype)
-    return torch.randn(3, channels, 12 - kernel[0], 11 - kernel[1]).to(dtype), inputs
+    inputs = torch.randn(3, channels, 11, 12).to(dtype)
+    return torch.randn(3, channels, 12 - kernel[0], 13 - kernel[1]).to(dtype), inputs
 
 
-def expected(gradient: Tensor, inputs: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+def expected(gradient: Tensor, inputs: Tensor, kernel: Pair, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
     """Return what torch sums in float64."""
-    channels, wanted = inputs.shape[1], (False, True, False)
-    weight = inputs.new_empty(channels, 1, *kernel).double()
-    found: Tensor = torch.ops.aten.convolution_backward(
-        gradient.double(), inputs.double(), weight, None, stride, (0, 0), (1, 1), False, (0, 0), channels, wanted
-    )[1]
-    return found
+    return torch_weight_gradient(gradient.double(), inputs.double(), kernel, stride, padding)
 
 
 @needs_compiler
@@ -49,7 +48,26 @@ def test_any_number_of_channels_gives_torchs_sums(channels: int, dtype: torch.dt
     assert depthwise._load_library() is not None
     found = weight_gradient(gradient, inputs, (5, 5), (1, 1), (0, 0))
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected(gradient, inputs, (5, 5), (1, 1)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.double(), expected(gradient, inputs, (5, 5)), rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (5, 3), (1, 9), (11, 11)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 4)])
+@pytest.mark.parametrize("padding", [(0, 0), (3, 1)])
+def test_any_kernel_stride_and_padding_gives_torchs_sums(
+    kernel: Pair, stride: Pair, padding: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert depthwise._load_library() is not None
+    monkeypatch.setattr(depthwise, "torch_weight_gradient", None)  # not by torch
+    torch.manual_seed(0)
+    for height, width in ((13, 14), (12, 11)):  # with and without edges that a strided kernel never reaches
+        inputs = torch.randn(2, 40, height, width)
+        outputs = conv2d(inputs, torch.zeros(40, 1, *kernel), None, stride, padding, 1, 40)
+        gradient = torch.randn(outputs.shape)
+        found = weight_gradient(gradient, inputs, kernel, stride, padding)
+        exact = expected(gradient, inputs, kernel, stride, padding)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 @needs_compiler
@@ -68,31 +86,51 @@ def test_the_sums_do_not_depend_on_threads_nor_on_the_tensors_order_in_memory() 
 
 
 @needs_compiler
-def test_the_library_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert depthwise._load_library() is not None
-    depthwise._load_library.cache_clear()
-    run, commands = depthwise.subprocess.run, []
-    monkeypatch.setattr(
-        depthwise.subprocess, "run", lambda command, **more: commands.append(command) or run(command, **more)
-    )
-    assert depthwise._load_library() is not None
-    assert commands == [["g++", "--version"]]
+def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path))
+    run, commands = depthwise._run_compiler, []
+
+    def note(*arguments: str) -> bytes:
+        commands.append("-o" in arguments)
+        return run(*arguments)
+
+    monkeypatch.setattr(depthwise, "_run_compiler", note)
+    for damaged in (False, False, True):
+        if damaged:
+            (library,) = (tmp_path / "kernels").iterdir()
+            library.write_bytes(b"")
+        depthwise._load_library.cache_clear()
+        assert depthwise._load_library() is not None
+    assert commands == [False, True, False, False, True]  # each time what the compiler knows, and twice the library
 
 
-@pytest.mark.parametrize("flaw", ["no compiler", "no such option", "kernel"])
+@pytest.mark.parametrize("flaw", ["no compiler", "no such option", "no cache", "kernel"])
 def test_what_cannot_be_compiled_is_torchs_own(
-    flaw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    flaw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     if flaw == "no compiler":
-        monkeypatch.setattr(depthwise, "_COMPILER", "no-such-compiler")
+        monkeypatch.setattr(depthwise.runtime, "COMPILER", "no-such-compiler")
     elif flaw == "no such option":
         monkeypatch.setattr(depthwise, "_FLAGS", ("--no-such-option",))
-    kernel = (5, 9) if flaw == "kernel" else (5, 5)
+    elif flaw == "no cache":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / "file"))
+    kernel = (5, 6) if flaw == "kernel" else (5, 5)
     for dtype in (torch.float32, torch.bfloat16):
         gradient, inputs = random_layer(6, dtype, kernel)
         found = weight_gradient(gradient, inputs, kernel, (1, 1), (0, 0))
         assert found.dtype == torch.float32
         rough = 1e-5 if dtype == torch.float32 else 2e-2
-        torch.testing.assert_close(found.double(), expected(gradient, inputs, kernel, (1, 1)), rtol=rough, atol=rough)
+        torch.testing.assert_close(found.double(), expected(gradient, inputs, kernel), rtol=rough, atol=rough)
     assert ("cannot be compiled" in caplog.text) == (flaw != "kernel")
+    assert ("no-such-option" in caplog.text) == (flaw == "no such option")  # what the compiler said
     assert len(caplog.records) <= 1  # said once
+
+
+def test_tensors_of_two_kinds_are_refused() -> None:
+    gradient, inputs = random_layer(6, torch.float32)
+    for other in (inputs.bfloat16(), inputs.double()):
+        with pytest.raises(ValueError, match="expected two tensors of float32 or of bfloat16"):
+            weight_gradient(gradient, other, (5, 5), (1, 1), (0, 0))

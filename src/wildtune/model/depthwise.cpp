@@ -57,20 +57,20 @@ static inline void store(float* to, Floats values) { std::memcpy(to, &values, si
 template <int ACROSS, int ROWS>
 static inline void add_row(const float* gradient, float* const* inputs, float* sums, int64_t width, int64_t stride) {
     Floats sum[ROWS][ACROSS];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int j = 0; j < ACROSS; j++) sum[i][j] = load(sums + (i * ACROSS + j) * LANES);
     for (int64_t x = 0; x < width; x++) {
         const Floats outer = load(gradient + x * LANES);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int j = 0; j < ACROSS; j++) sum[i][j] += outer * load(inputs[i] + (x * stride + j) * LANES);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int j = 0; j < ACROSS; j++) store(sums + (i * ACROSS + j) * LANES, sum[i][j]);
 }
 
@@ -136,6 +136,8 @@ static int sum_by_width(const Shape& s, const T* inputs, const T* gradient, floa
         case 3: sum_all<T, 3>(s, inputs, gradient, found); return 0;
         case 5: sum_all<T, 5>(s, inputs, gradient, found); return 0;
         case 7: sum_all<T, 7>(s, inputs, gradient, found); return 0;
+        case 9: sum_all<T, 9>(s, inputs, gradient, found); return 0;
+        case 11: sum_all<T, 11>(s, inputs, gradient, found); return 0;
     }
     return 1;
 }

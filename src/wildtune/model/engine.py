@@ -1,4 +1,7 @@
-"""What runs a network forward: OpenVINO on the CPU where it works, torch elsewhere; the same numbers from both."""
+"""What runs a network forward: OpenVINO on the CPU where it works, torch elsewhere; the same numbers from both.
+
+In bfloat16, where it is asked for, they are those of float32 but for its rounding.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +23,10 @@ from wildtune import runtime
 from wildtune.model.saved_networks import find_network, forget_network, keep_network
 from wildtune.photos.threads import map_in_threads
 from wildtune.progress import ProgressCallback
+from wildtune.runtime import Precision
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["float32", "bfloat16"]
 
 # Photos that torch runs at once; small batches keep the working set in a processor's cache.
 CPU_BATCH = 8
@@ -31,8 +34,8 @@ CUDA_BATCH = 128
 
 OPENVINO_FROM_WEIGHTS = 1_000_000
 
-# Largest difference that is put down to rounding, as a share of the outputs' size: in float32 from torch, whose sums
-# have another order; in bfloat16, which has 8 binary digits, from float32.
+# Largest difference that is put down to rounding, as a share of the size of a photo's outputs: in float32 from torch,
+# whose sums have another order; in bfloat16, which has 8 binary digits, from float32 (ten backbones: 0.003 to 0.11).
 TOLERANCES: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.2}
 
 
@@ -256,13 +259,14 @@ def _take_over_in_place(module: nn.Module, size: int) -> Any:
 
 def _compute_lower(network: Any | Path, exact: Engine, size: int, threads: int) -> Engine:
     """Return the engine of a network in bfloat16, or the exact one where the two differ by more than rounding."""
-    engine = _create_openvino(network, threads, "bfloat16")
     try:
+        engine = _create_openvino(network, threads, "bfloat16")
         _check_parity(engine, exact, size, "bfloat16")
-    except ValueError as error:
-        log.warning("This backbone cannot be run in bfloat16 (%s): it is run in float32, more slowly.", error)
+        return engine
+    except Exception as error:  # its failures have many types, and the exact one works
+        reason = _first_line(error)
+        log.warning("This backbone cannot be run in bfloat16 (%s): it is run in float32, more slowly.", reason)
         return exact
-    return engine
 
 
 def _create_openvino(network: Any | Path, streams: int, precision: Precision = "float32") -> Engine:
@@ -312,9 +316,10 @@ def _check_parity(
     expected, found = reference(images), engine(images)
     if not expected.isfinite().all():  # a network that has diverged, which is said where it is trained
         return
-    gap = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-6))
+    gap = float(((expected - found).norm(dim=1) / expected.norm(dim=1).clamp_min(1e-6)).max())
     if not gap <= TOLERANCES[precision]:
-        raise ValueError(f"its outputs differ by {gap:.1e} of their size")
+        other = "torch's" if precision == "float32" else "those in float32"
+        raise ValueError(f"its outputs differ from {other} by {gap:.1e} of their size")
 
 
 def _first_line(error: Exception) -> str:

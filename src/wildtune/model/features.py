@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from wildtune import files
 from wildtune.model.backbone import FeatureExtractor, state_sha256
-from wildtune.model.engine import Engine, Precision, create_engine, network_identity
+from wildtune.model.engine import Engine, create_engine, network_identity
 from wildtune.model.preprocess import Preprocess
 from wildtune.photos.catalogue import Photo
 from wildtune.progress import ProgressCallback
+from wildtune.runtime import Precision
 
 # Another number makes every feature anew; raise it when the same photo, view and weights would give other ones.
 _VERSION = 4
@@ -102,7 +103,9 @@ class FeatureCache:
         return torch.stack([known[content] for content in contents])
 
     def _folder(self, view_key: dict[str, object], precision: Precision) -> Path:
-        key = {**self._key, "view": view_key, "precision": precision}
+        key = {**self._key, "view": view_key}
+        if precision != "float32":
+            key["precision"] = precision
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return files.cache_folder("features") / digest
 

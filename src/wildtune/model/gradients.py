@@ -9,7 +9,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wildtune.model.depthwise import weight_gradient
+from wildtune.model.depthwise import torch_weight_gradient, weight_gradient
 from wildtune.model.freeze import batchnorm_layers, is_frozen
 
 Pair = tuple[int, int]
@@ -17,8 +17,7 @@ Pair = tuple[int, int]
 # From this kernel side on oneDNN has no fast code for the weights' gradient.
 _SLOW_FROM = 5
 
-# Whether the CPU's vectors are shorter than 512 bits, with half as many registers for them. Asked here, because the
-# compiler cannot trace the question.
+# Whether the CPU's vectors are shorter than 512 bits. Asked here, because the compiler cannot trace the question.
 _NARROW_VECTORS = "512" not in torch.backends.cpu.get_cpu_capability()
 
 
@@ -84,14 +83,11 @@ def _input_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Pa
 
 def _weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
     """Return the (C, 1, k, k) gradient for the weights of a depthwise convolution, summed in float32 at least."""
-    if max(weight.shape[2:]) >= _SLOW_FROM and gradient.dtype in (torch.float32, torch.bfloat16):
-        summed: Tensor = weight_gradient(gradient, inputs, weight.shape[2:], stride, padding)
+    kernel = weight.shape[2:]
+    if max(kernel) >= _SLOW_FROM and gradient.dtype in (torch.float32, torch.bfloat16):
+        summed: Tensor = weight_gradient(gradient, inputs, kernel, stride, padding)
         return summed.to(weight.dtype)
-    wanted = (False, True, False)
-    found: Tensor = torch.ops.aten.convolution_backward(
-        gradient, inputs, weight, None, stride, padding, (1, 1), False, (0, 0), inputs.shape[1], wanted
-    )[1]
-    return found
+    return torch_weight_gradient(gradient, inputs, kernel, stride, padding)
 
 
 class _PointwiseConvolution(torch.autograd.Function):

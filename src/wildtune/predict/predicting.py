@@ -7,12 +7,12 @@ from pathlib import Path
 
 from wildtune.errors import CommandError
 from wildtune.model.bundle import BundleFacts
-from wildtune.model.engine import Precision
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.sources import Detections, list_photos
 from wildtune.predict.predictions import Predictions
 from wildtune.predict.predictor import open_predictor
 from wildtune.progress import Reporter
+from wildtune.runtime import Precision
 
 
 def predict(

@@ -16,7 +16,6 @@ from wildtune.model.backbone import FeatureExtractor, head_of, state_sha256
 from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_weights
 from wildtune.model.engine import (
     Engine,
-    Precision,
     choose_engine,
     create_engine,
     find_engine,
@@ -28,6 +27,7 @@ from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
 from wildtune.predict.predictions import Predictions
 from wildtune.progress import ProgressCallback
+from wildtune.runtime import PRECISIONS, Precision
 
 Head = tuple[Tensor, Tensor | None]
 
@@ -139,12 +139,20 @@ def open_predictor(run: Path, precision: Precision = "float32") -> Predictor:
 
 
 def _require_fast(precision: Precision, engine: str, device: str) -> None:
-    if precision == "float32" or (engine == "openvino" and runtime.has_fast_bfloat16(device)):
+    """Raise CommandError for a precision that is none, or that would gain nothing here."""
+    if precision not in PRECISIONS:
+        raise CommandError(f"precision must be {' or '.join(PRECISIONS)}. Got {precision!r}.")
+    if precision == "float32":
         return
-    raise CommandError(
-        f"{precision} is no faster here: it is where OpenVINO runs a network of a million weights or more on a "
-        "processor that multiplies it (AMX or AVX512_BF16). Leave --precision out."
-    )
+    if device != "cpu":
+        reason = "predicting on a GPU is in float32"
+    elif engine != "openvino":
+        reason = "this network is run by torch, as all of less than a million weights are, and all without OpenVINO"
+    elif not runtime.has_fast_bfloat16(device):
+        reason = "torch finds no products of it on this processor (AMX or AVX512_BF16; torch before 2.10 finds none)"
+    else:
+        return
+    raise CommandError(f"Nothing would be gained by {precision} here: {reason}. Leave the precision out.")
 
 
 def load_input(catalogue: Catalogue, photo: Photo, preprocess: Preprocess) -> Tensor | str:

@@ -415,7 +415,7 @@ def _time_fact(content: RunContent, planned: PlannedStage) -> tuple[str, str]:
         "steps": language.say_counted("{n} step", "{n} steps", planned.steps_per_epoch, context="of"),
     }
     name = language.say("Time of {stage}", stage=planned.stage.name)
-    if planned.precision == "float32":
+    if planned.precision == "float32" or planned.stage.train == "head":  # whose steps are float32 in any case
         return name, language.say("{time} for {epochs} of {steps}", **values)
     return name, language.say(
         "{time} for {epochs} of {steps}, computed in {precision}", **values, precision=planned.precision

@@ -253,7 +253,8 @@ def publish(records: list[EpochRecord], run: Path) -> None:
 def _announce(planned: PlannedStage, plan: Plan, progress: Progress) -> str:
     stage = planned.stage
     what = "the head on the frozen backbone" if stage.train == "head" else "every weight but BatchNorm's"
-    precision = "" if planned.precision == "float32" else f", computed in {planned.precision}"
+    subject = "views computed" if stage.train == "head" else "computed"
+    precision = "" if planned.precision == "float32" else f", {subject} in {planned.precision}"
     start = f", from epoch {progress.epoch + 1}" if progress.epoch or progress.step else ""
     balance = describe_treatment(stage, plan.counts["train"])
     said = f"stage {stage.name}: {what} ({planned.trained_weights:,} weights), {stage.epochs} epochs{precision}{start}"

@@ -13,11 +13,11 @@ from torch.nn.functional import cross_entropy
 from wildtune import runtime
 from wildtune.memo import remember
 from wildtune.model.backbone import head_of
-from wildtune.model.engine import Precision
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import create_input
 from wildtune.photos.split import Split
+from wildtune.runtime import Precision
 from wildtune.train.batches import validation_engine, view_key
 from wildtune.train.effects import Sample
 from wildtune.train.plan import Plan, PlannedStage

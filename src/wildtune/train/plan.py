@@ -9,10 +9,10 @@ import tomlkit
 
 from wildtune import files
 from wildtune.frozen import Frozen
-from wildtune.model.engine import Precision
 from wildtune.model.preprocess import Preprocess
 from wildtune.model.weights import WeightsFacts
 from wildtune.recipe import Stage
+from wildtune.runtime import Precision
 
 
 class PlannedStage(Frozen, extra="forbid"):
@@ -25,8 +25,9 @@ class PlannedStage(Frozen, extra="forbid"):
     part_size          photos whose gradients are computed at once; a batch's are the sum of its parts'
     views              distinct augmented views made of each training photo
     compile            whether torch.compile is worth its start-up for this stage
-    precision          "float32", or "bfloat16" for the network's arithmetic on training views; weights, loss, a head
-                       and photos without augmentation are float32 in both
+    precision          "float32", or "bfloat16" for the network's arithmetic while it learns: of all of it where every
+                       weight is trained, of the frozen backbone on augmented views where the head is. Weights, loss,
+                       a head on its features and validation are float32 in both
     """
 
     stage: Stage

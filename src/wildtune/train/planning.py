@@ -11,12 +11,13 @@ from torch import nn
 from wildtune import runtime
 from wildtune.errors import RecipeError
 from wildtune.model.backbone import head_of, read_facts, reset_head, takes_size
-from wildtune.model.engine import Precision, choose_engine
+from wildtune.model.engine import choose_engine
 from wildtune.model.freeze import set_trainable
 from wildtune.model.preprocess import given_size, resolve_preprocess
 from wildtune.model.weights import WeightsFacts, create_pretrained
 from wildtune.photos.split import Split
 from wildtune.recipe import Recipe, Stage
+from wildtune.runtime import Precision
 from wildtune.train.cautions import describe_preflight
 from wildtune.train.plan import Plan, PlannedStage
 from wildtune.wording import counted

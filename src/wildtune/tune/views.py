@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wildtune.model.engine import Precision
 from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.model.preprocess import Preprocess
 from wildtune.progress import Reporter
 from wildtune.recipe import Augment, Stage
+from wildtune.runtime import Precision
 from wildtune.train.batches import Side
 
 _PROBE_PHOTOS = 24
