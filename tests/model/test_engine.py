@@ -13,11 +13,12 @@ from wildtune.model import engine as engines
 from wildtune.model import saved_networks
 from wildtune.model.backbone import create_classifier
 from wildtune.model.engine import Engine, TrainingEngine, create_engine, find_engine
+from wildtune.runtime import Precision, has_fast_bfloat16
 
 IMAGES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def create(kind: str, threads: int = 2, identity: str = "", precision: engines.Precision = "float32") -> Engine:
+def create(kind: str, threads: int = 2, identity: str = "", precision: Precision = "float32") -> Engine:
     """Make an engine of a network so small that taking it over takes no time to speak of."""
     torch.manual_seed(0)
     layers = [
@@ -45,26 +46,35 @@ def test_a_photo_gets_the_same_numbers_alone_and_in_any_company(kind: str) -> No
 
 
 def test_bfloat16_gives_the_numbers_of_float32_but_for_rounding_or_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     pytest.importorskip("openvino")
     compiled: list[str] = []
     make = engines._create_openvino
 
-    def note(network: object, streams: int, precision: engines.Precision = "float32") -> Engine:
+    def note(network: object, streams: int, precision: Precision = "float32") -> Engine:
         compiled.append(precision)
         return make(network, streams, precision)
 
     monkeypatch.setattr(engines, "_create_openvino", note)
-    exact = create("openvino", identity="of a test of bfloat16")
+    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path))
+    exact = create("openvino")
     for _ in range(2):  # taken over just now, and found again
-        lower = create("openvino", identity="of a test of bfloat16", precision="bfloat16")
-        assert compiled[-1] == "bfloat16"
+        lower = create("openvino", identity="of a network", precision="bfloat16")
+        assert compiled[-2:] == ["float32", "bfloat16"]
         torch.testing.assert_close(lower(IMAGES), exact(IMAGES), rtol=0.05, atol=0.05)
-    monkeypatch.setitem(engines.TOLERANCES, "bfloat16", -1.0)
-    refused = create("openvino", precision="bfloat16")
-    assert torch.equal(refused(IMAGES), exact(IMAGES))
-    assert "cannot be run in bfloat16" in caplog.text
+        assert torch.equal(lower(IMAGES), exact(IMAGES)) != has_fast_bfloat16("cpu")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such operation")
+
+    for name, flaw in (("TOLERANCES", {"float32": 1e-3, "bfloat16": -1.0}), ("_check_parity", fail)):
+        monkeypatch.setattr(engines, name, flaw)
+        refused = create("openvino", identity="of a network", precision="bfloat16")
+        assert torch.equal(refused(IMAGES), exact(IMAGES))
+        assert "cannot be run in bfloat16" in caplog.text
+        assert find_engine("of a network", 32, 2) is not None  # what works is kept
+        caplog.clear()
 
 
 @pytest.mark.parametrize("kind", ["openvino", "torch"])

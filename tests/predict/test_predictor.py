@@ -30,6 +30,7 @@ from wildtune.photos.sources import Detections, load_photos
 from wildtune.predict import predictor
 from wildtune.predict.predicting import predict
 from wildtune.predict.predictions import load_predictions, predictions_csv, save_predictions
+from wildtune.runtime import Precision
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
 
@@ -191,22 +192,26 @@ def test_bfloat16_is_used_where_it_is_fast_and_else_refused(
     monkeypatch.setattr(predictor.runtime, "has_fast_bfloat16", lambda device: fast)
     monkeypatch.setattr(predictor.runtime, "detect_device", lambda: "cpu")
     if not (fast and large):
-        with pytest.raises(CommandError, match="bfloat16 is no faster here"):
+        with pytest.raises(CommandError, match="run by torch" if fast else "no products of it on this processor"):
             predict(run.folder, photos, precision="bfloat16")
         return
     compiled: list[str] = []
     make = engine._create_openvino
 
-    def note(network: object, streams: int, precision: engine.Precision = "float32") -> engine.Engine:
+    def note(network: object, streams: int, precision: Precision = "float32") -> engine.Engine:
         compiled.append(precision)
         return make(network, streams, precision)
 
     monkeypatch.setattr(engine, "_create_openvino", note)
+    with pytest.raises(CommandError, match="must be float32 or bfloat16"):
+        predict(run.folder, photos, precision="float16")  # type: ignore[arg-type]
     exact = predict(run.folder, photos)
+    shutil.rmtree(tmp_path / "cache")
     for _ in range(2):  # the second time without making the network
         lower = predict(run.folder, photos, precision="bfloat16")
         assert compiled[-1] == "bfloat16"
         np.testing.assert_allclose(lower.probs, exact.probs, atol=0.05)
+        monkeypatch.setattr(predictor, "load_bundle", None)  # what makes the network
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

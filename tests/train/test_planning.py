@@ -14,6 +14,7 @@ from shapes import small_recipe
 from wildtune import job, runtime
 from wildtune.errors import RecipeError
 from wildtune.model.backbone import create_classifier, larger_size, read_facts
+from wildtune.model.features import PLAIN_VIEW, FeatureCache
 from wildtune.recipe import Augment, load_recipe
 from wildtune.train import planning
 from wildtune.train.plan import load_plan
@@ -110,9 +111,19 @@ def test_a_frozen_backbone_computes_augmented_views_in_bfloat16_where_that_is_fa
     plain = small_recipe().stages[0].model_copy(update={"augment": Augment()})
     augmented = plain.model_copy(update={"name": "augmented", "augment": Augment(flip=0.5)})
     recipe = small_recipe().model_copy(update={"stages": (plain, augmented)})
+    asked: set[tuple[bool, str]] = set()
+    load = FeatureCache.load
+
+    def note(cache: FeatureCache, some: object, view: object, key: object, tell: object = None, kind: str = "float32"):
+        asked.add((key == PLAIN_VIEW, kind))
+        return load(cache, some, view, key, tell, kind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FeatureCache, "load", note)
     stages = job.train(photos, recipe, tmp_path / "run").plan.stages
     lower = "bfloat16" if fast and engine == "openvino" else "float32"
     assert [stage.precision for stage in stages] == ["float32", lower]
+    assert asked == {(True, "float32"), (False, lower)}
+    assert ("views computed in bfloat16" in (tmp_path / "run" / "train.log").read_text()) == (lower == "bfloat16")
 
 
 def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
