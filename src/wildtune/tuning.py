@@ -217,7 +217,7 @@ def _choose_origin(
         fits: bool = ledger.decide("reference", lambda: cost_s <= _MOST_FOR_ORIGIN * budget.left_s())
         if not fits:
             return start, ""
-        other = _set_up(reference, split, catalogue, reporter)
+        other = _set_up(reference, split, catalogue, ledger, reporter)
     found = ledger.do_points(
         "origin",
         ["origin"],

@@ -67,7 +67,7 @@ def test_any_kernel_stride_and_padding_gives_torchs_sums(
         gradient = torch.randn(outputs.shape)
         found = weight_gradient(gradient, inputs, kernel, stride, padding)
         exact = expected(gradient, inputs, kernel, stride, padding)
-        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 @needs_compiler
@@ -100,6 +100,7 @@ def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
     for damaged in (False, False, True):
         if damaged:
             (library,) = (tmp_path / "kernels").iterdir()
+            library.unlink()  # what is loaded from it stays whole
             library.write_bytes(b"")
         depthwise._load_library.cache_clear()
         assert depthwise._load_library() is not None
