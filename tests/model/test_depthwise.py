@@ -89,7 +89,6 @@ def test_the_sums_do_not_depend_on_threads_nor_on_the_tensors_order_in_memory() 
 def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path))
     run, commands = depthwise._run_compiler, []
 
     def note(*arguments: str) -> bytes:
@@ -97,11 +96,12 @@ def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
         return run(*arguments)
 
     monkeypatch.setattr(depthwise, "_run_compiler", note)
-    for damaged in (False, False, True):
-        if damaged:
-            (library,) = (tmp_path / "kernels").iterdir()
-            library.unlink()  # what is loaded from it stays whole
-            library.write_bytes(b"")
+    for name in ("first", "first", "second"):
+        monkeypatch.setenv("WILDTUNE_CACHE", str(tmp_path / name))
+        if name == "second":
+            (library,) = (tmp_path / "first" / "kernels").iterdir()
+            (tmp_path / "second" / "kernels").mkdir(parents=True)
+            (tmp_path / "second" / "kernels" / library.name).touch()
         depthwise._load_library.cache_clear()
         assert depthwise._load_library() is not None
     assert commands == [False, True, False, False, True]  # each time what the compiler knows, and twice the library
