@@ -152,8 +152,8 @@ def resume(
     planned = {stage.precision for stage in plan.stages}
     if "bfloat16" in planned and not runtime.has_fast_bfloat16(plan.device):
         reporter.say(
-            "note: the run was planned for a processor that multiplies bfloat16, which this one does not: it goes on "
-            "more slowly, and its numbers round differently"
+            "note: the run was planned for a machine that multiplies bfloat16, and torch finds no products of it here: "
+            "what is left goes on more slowly, and its numbers round differently"
         )
     detections = moved_detections(folder, about.get("detections"), detections_path)
     catalogue = load_catalogue(source or about["photos"], reporter, detections)

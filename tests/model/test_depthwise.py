@@ -107,7 +107,15 @@ def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
     assert commands == [False, True, False, False, True]  # each time what the compiler knows, and twice the library
 
 
-@pytest.mark.parametrize("flaw", ["no compiler", "no such option", "no cache", "kernel"])
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        "no compiler",
+        pytest.param("no such option", marks=needs_compiler),
+        "no cache",
+        pytest.param("kernel", marks=needs_compiler),
+    ],
+)
 def test_what_cannot_be_compiled_is_torchs_own(
     flaw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -123,8 +131,8 @@ def test_what_cannot_be_compiled_is_torchs_own(
         gradient, inputs = random_layer(6, dtype, kernel)
         found = weight_gradient(gradient, inputs, kernel, (1, 1), (0, 0))
         assert found.dtype == torch.float32
-        rough = 1e-5 if dtype == torch.float32 else 2e-2
-        torch.testing.assert_close(found.double(), expected(gradient, inputs, kernel), rtol=rough, atol=rough)
+        rough, exact = 1e-5 if dtype == torch.float32 else 2e-2, expected(gradient, inputs, kernel)
+        torch.testing.assert_close(found.double(), exact, rtol=rough, atol=rough * float(exact.abs().max()))
     assert ("cannot be compiled" in caplog.text) == (flaw != "kernel")
     assert ("no-such-option" in caplog.text) == (flaw == "no such option")  # what the compiler said
     assert len(caplog.records) <= 1  # said once

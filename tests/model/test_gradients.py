@@ -143,6 +143,9 @@ def test_a_whole_network_has_the_same_gradients(
     for fast in (False, True):
         torch.manual_seed(0)
         network = timm.create_model(backbone, num_classes=3).to(dtype).eval()
+        for name, scale in network.named_parameters():
+            if name.endswith("gamma"):  # ConvNeXt's layers begin with almost no effect, and so no gradient
+                nn.init.ones_(scale)
         if fast:
             speed_up_gradients(network)
             left = [m for m in network.modules() if type(m) in (nn.Conv2d, Conv2dSame) and m.groups > 1]

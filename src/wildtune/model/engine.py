@@ -77,20 +77,20 @@ class Engine:
         An index for which it returns None is left out. Inputs are made in threads while the network works, only a
         few of them ahead of it; `progress` gets (done, count).
         """
-
         alone = self.batch_size == 1
-        length = max(1, min(_IN_A_ROW, count // (2 * self._workers)))  # a few photos keep all workers busy, too
+        # In short rows where few photos would else leave some workers without any at the end.
+        length = max(1, min(_IN_A_ROW, count // (8 * self._workers))) if alone else 1
         rows = [range(start, min(start + length, count)) for start in range(0, count, length)]
 
         def make(indices: range) -> list[Tensor | None]:
             images = [load_input(index) for index in indices]
             return [image if image is None or not alone else self(image[None]) for image in images]
 
-        made = chain.from_iterable(map_in_threads(make, rows, self._workers, runtime.compute_alone))
         waiting: list[tuple[int, Tensor]] = []
         # Where the workers compute, whoever takes the outputs computes beside them.
         with runtime.computing_alone() if alone else nullcontext():
-            for index, result in enumerate(made):
+            made = map_in_threads(make, rows, self._workers, runtime.compute_alone)
+            for index, result in enumerate(chain.from_iterable(made)):
                 if result is not None:
                     waiting.append((index, result))
                 if waiting and (len(waiting) == self.batch_size or index + 1 == count):
