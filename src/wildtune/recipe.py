@@ -129,6 +129,11 @@ class Augment(_Table):
             raise ValueError(f"crop_scale cannot exceed 1, the whole photo. Got {self.crop_scale[1]}")
         return self
 
+    @property
+    def neutral(self) -> bool:
+        """Whether it leaves photos as they are without augmentation."""
+        return self == Augment()
+
 
 class Policy(_Table):
     """How the learning rate changes: a factor on the stage's `lr`, after the warm-up."""

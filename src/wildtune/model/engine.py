@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -27,7 +28,6 @@ from wildtune.progress import ProgressCallback
 from wildtune.runtime import Precision
 
 log = logging.getLogger(__name__)
-
 
 # Photos that torch runs at once; small batches keep the working set in a processor's cache.
 CPU_BATCH = 8
@@ -155,7 +155,7 @@ def create_engine(
             _check_parity(engine, lambda x: _run_torch(module, x), size)
             if identity:
                 keep_network(network, identity, size)
-            return engine if precision == "float32" else _compute_lower(network, engine, size, threads)
+            return _in_precision(precision, network, engine, size, threads)
         except Exception as error:  # its failures have many types, and torch can do what it cannot
             log.warning("OpenVINO cannot run this backbone (%s): torch runs it, more slowly.", _first_line(error))
     return Engine(lambda x: _run_torch(module, x), CPU_BATCH, "torch")
@@ -173,7 +173,7 @@ def find_engine(identity: str, size: int, threads: int, precision: Precision = "
         return None
     try:
         engine = _create_openvino(path, threads)
-        return engine if precision == "float32" else _compute_lower(path, engine, size, threads)
+        return _in_precision(precision, path, engine, size, threads)
     except Exception as error:  # its failures have many types
         if not isinstance(error, MemoryError) and "alloc" not in str(error):  # else it is not the network's fault
             forget_network(identity, size)
@@ -264,15 +264,20 @@ def _take_over_in_place(module: nn.Module, size: int) -> Any:
     return network
 
 
-def _compute_lower(network: Any | Path, exact: Engine, size: int, threads: int) -> Engine:
-    """Return the engine of a network in bfloat16, or the exact one where the two differ by more than rounding."""
+def _in_precision(precision: Precision, network: Any | Path, exact: Engine, size: int, threads: int) -> Engine:
+    """Return a network's engine in a precision: the exact one, or one that differs from it by no more than rounding.
+
+    Where there is none such it is the exact one again, and a line in the log says so.
+    """
+    if precision == "float32":
+        return exact
     try:
-        engine = _create_openvino(network, threads, "bfloat16")
-        _check_parity(engine, exact, size, "bfloat16")
+        engine = _create_openvino(network, threads, precision)
+        _check_parity(engine, exact, size, precision)
         return engine
     except Exception as error:  # its failures have many types, and the exact one works
         reason = _first_line(error)
-        log.warning("This backbone cannot be run in bfloat16 (%s): it is run in float32, more slowly.", reason)
+        log.warning("This backbone cannot be run in %s (%s): it is run in float32, more slowly.", precision, reason)
         return exact
 
 
@@ -323,7 +328,9 @@ def _check_parity(
     expected, found = reference(images), engine(images)
     if not expected.isfinite().all():  # a network that has diverged, which is said where it is trained
         return
-    gap = float(((expected - found).norm(dim=1) / expected.norm(dim=1).clamp_min(1e-6)).max())
+    # Of all of a photo's outputs together, and of the one that differs most.
+    gaps = [(expected - found).norm(p, dim=1) / expected.norm(p, dim=1).clamp_min(1e-6) for p in (2.0, math.inf)]
+    gap = float(torch.stack(gaps).max())
     if not gap <= TOLERANCES[precision]:
         other = "torch's" if precision == "float32" else "those in float32"
         raise ValueError(f"its outputs differ from {other} by {gap:.1e} of their size")

@@ -14,14 +14,7 @@ from wildtune import runtime
 from wildtune.errors import CommandError
 from wildtune.model.backbone import FeatureExtractor, head_of, state_sha256
 from wildtune.model.bundle import Bundle, BundleFacts, load_bundle, load_facts, load_weights
-from wildtune.model.engine import (
-    Engine,
-    choose_engine,
-    create_engine,
-    find_engine,
-    has_openvino,
-    network_identity,
-)
+from wildtune.model.engine import Engine, choose_engine, create_engine, find_engine, has_openvino, network_identity
 from wildtune.model.preprocess import Preprocess, create_input, decode_stored
 from wildtune.photos.catalogue import Catalogue, Photo, photo_sha256
 from wildtune.photos.decode import DecodeError
@@ -108,7 +101,6 @@ def create_predictor(
     threads, device = threads or runtime.compute_threads(), device or runtime.detect_device()
     runtime.set_threads(threads)
     kind, size, head = engine or choose_engine(bundle.model, device), bundle.preprocess.size, head_of(bundle.model)
-
     _require_fast(precision, kind, device)
 
     def create() -> Engine:

@@ -129,7 +129,7 @@ def _cut(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 def view_key(stage: Stage, seed: int, number: int) -> dict[str, object]:
     """Return what the cache of features knows a head stage's view of its training photos by."""
-    if stage.augment == type(stage.augment)():
+    if stage.augment.neutral:
         return PLAIN_VIEW
     augment = stage.augment.model_dump(mode="json")
     return {"augment": augment, "seed": seed, "stage": stage.name, "number": number}

@@ -149,7 +149,7 @@ def _plan_stage(
     bfloat16 = not head and (compiled or device == "cuda") and runtime.has_fast_bfloat16(device)
     cpu_part = 2 * CPU_PART if bfloat16 else CPU_PART
     precision: Precision = "bfloat16" if bfloat16 else "float32"
-    if head and stage.augment != type(stage.augment)():
+    if head and not stage.augment.neutral:
         precision = view_precision(engine, device)
     return PlannedStage(
         stage=stage,
