@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from wildtune.model.backbone import head_of
 from wildtune.model.freeze import set_trainable
-from wildtune.model.gradients import speed_up_gradients
+from wildtune.model.gradients import compile_network
 
 BATCH, SIZE, ROUNDS = 32, 224, 5
 
@@ -28,9 +28,7 @@ def create_step(backbone: str, classes: int, part: int = BATCH, fast: bool = Tru
     model = timm.create_model(backbone, num_classes=classes)
     set_trainable(model, head_of(model), "all")
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if fast:
-        speed_up_gradients(model)
-    run = torch.compile(model, dynamic=False)
+    run = compile_network(model, "cpu") if fast else torch.compile(model, dynamic=False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, classes, (BATCH,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,24 @@ def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["3", "False"]
+
+
+def test_what_torch_compiles_is_kept_among_the_caches(tmp_path: Path) -> None:
+    code = (
+        "from wildtune import cli\n"
+        "with cli._quick_imports():\n"
+        "    import torch._dynamo\n"
+        "from torch._inductor.runtime.runtime_utils import cache_dir\n"
+        "print(cache_dir())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"}
+    environment["WILDTUNE_CACHE"] = str(tmp_path)
+    for given, folder in (
+        ({}, tmp_path / "compiled"),
+        ({"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "x")}, tmp_path / "x"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, timeout=60)
+        assert done.stdout.decode().strip() == str(folder)
 
 
 def test_missing_weights_end_with_3(

@@ -370,6 +370,11 @@ def _detections(file: Path | None, threshold: float | None) -> Detections | None
 @contextmanager
 def _quick_imports() -> Iterator[None]:
     """Import without looking for garbage meanwhile, nor later among what was imported: half a second each run."""
+    from wildtune import files
+
+    # torch settles, while it is imported, where it keeps what it compiles: in the system's folder for temporary files,
+    # which many systems empty when they start.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder("compiled")))
     gc.disable()
     try:
         yield

@@ -118,7 +118,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder for one kind of reusable file (`features`, `store`, `shards`, `memo`, `networks`, `kernels`).
+    """Return the folder for one kind of reusable file; docs/reference/files.md lists them.
 
     `WILDTUNE_CACHE` names another place than the user's own cache folder. Everything in it can be deleted:
     it is made again when needed.

@@ -11,8 +11,18 @@ from torch.nn.functional import conv2d
 
 from wildtune.model import gradients as fast_gradients
 from wildtune.model.freeze import batchnorm_state, freeze_batchnorm
-from wildtune.model.gradients import _DepthwiseConvolution, _PointwiseConvolution, _Relu6FromOutput, speed_up_gradients
+from wildtune.model.gradients import (
+    _DepthwiseConvolution,
+    _PointwiseConvolution,
+    _Relu6FromOutput,
+    _sigmoid,
+    _Silu,
+    compile_network,
+    speed_up_gradients,
+)
 from wildtune.runtime import can_compile
+
+WHOLE_NETWORKS = ("efficientnet_lite0", "tf_mobilenetv3_small_minimal_100", "convnext_atto")
 
 
 def test_relu6_from_its_output_is_torchs_own_bit_by_bit() -> None:
@@ -24,6 +34,28 @@ def test_relu6_from_its_output_is_torchs_own_bit_by_bit() -> None:
     found.backward(gradient)
     assert torch.equal(expected, found)
     assert torch.equal(torchs.grad, ours.grad)  # type: ignore[arg-type]
+
+
+def test_the_sigmoid_of_compiled_networks_is_within_a_millionth() -> None:
+    inputs = torch.cat([torch.linspace(-20, 20, 100_001), torch.tensor([-1e30, -1e4, 0.0, 1e4, 1e30])])
+    found = _sigmoid(inputs)
+    assert float((found.double() - torch.sigmoid(inputs.double())).abs().max()) <= 1.1e-6
+    assert found[inputs == 0] == 0.5
+    assert _sigmoid(torch.tensor([float("nan")])).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_silu_of_compiled_networks_is_torchs_but_for_rounding(dtype: torch.dtype) -> None:
+    inputs = torch.cat([torch.randn(10_000) * 5, torch.tensor([-100.0, 0.0, 100.0])]).to(dtype)
+    ours, torchs = inputs.clone().requires_grad_(), inputs.clone().double().requires_grad_()
+    gradient = (torch.rand(len(inputs)) * 2 - 1).to(dtype)
+    expected, found = nn.functional.silu(torchs), _Silu.apply(ours)
+    expected.backward(gradient.double())
+    found.backward(gradient)
+    rounding = torch.finfo(dtype).eps
+    for exact, mine in ((expected, found), (torchs.grad, ours.grad)):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine.double(), exact, rtol=max(rounding, 1e-5), atol=max(rounding / 100, 1.5e-5))
 
 
 @pytest.fixture(params=[False, True], ids=["wide vectors", "narrow vectors"])
@@ -50,6 +82,22 @@ def test_a_compiled_network_trains_alike_with_the_fast_gradients(narrow: bool) -
         gradients.append([p.grad for p in network.parameters()])
     for plain, swapped in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, swapped)
+
+
+@pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_silu_is_within_a_millionth_of_its_inputs() -> None:
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(inplace=True), nn.Conv2d(4, 4, 1))
+        images = (torch.randn(2, 3, 8, 8) * 3).requires_grad_()
+        run = compile_network(network, "cpu") if compiled else network
+        assert (type(network[1]) is not nn.SiLU) == compiled
+        outputs = run(images)
+        outputs.sum().backward()
+        found.append([outputs.detach(), images.grad, *(p.grad for p in network.parameters())])
+    for plain, swapped in zip(*found, strict=True):
+        torch.testing.assert_close(plain, swapped, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
@@ -134,8 +182,13 @@ def test_pointwise_gradients_are_those_of_torch() -> None:
         torch.testing.assert_close(expected, found, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "tf_mobilenetv3_small_minimal_100", "convnext_atto"])
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-7), (torch.float32, 1e-3)])
+@pytest.mark.parametrize(
+    ("backbone", "dtype", "near"),
+    [
+        *((name, torch.float64, 1e-7) for name in WHOLE_NETWORKS),
+        *((name, torch.float32, 1e-3) for name in (*WHOLE_NETWORKS, "test_efficientnet")),  # whose SiLU is within 1e-6
+    ],
+)
 def test_a_whole_network_has_the_same_gradients(
     backbone: str, dtype: torch.dtype, near: float, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

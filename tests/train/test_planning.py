@@ -84,7 +84,7 @@ def compile_everything(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
     monkeypatch.setattr(planning, "COMPILE_FROM_WEIGHTS", 0)
     monkeypatch.setattr(runtime, "can_compile", lambda: True)
     monkeypatch.setattr(runtime, "has_fast_bfloat16", lambda device: bfloat16)
-    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
 
 
 def test_a_last_part_that_is_filled_up_changes_no_gradient(

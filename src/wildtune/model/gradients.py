@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,43 @@ class _Relu6FromOutput(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (outputs,) = ctx.saved_tensors
         return torch.where((outputs <= 0) | (outputs >= 6), 0.0, gradient)
+
+
+# From this far from 0 on the sigmoid is 0 or 1 within 1e-6.
+_SATURATED = 14.0
+# The polynomials in y^2, lowest power first, of the quotient y * P(y^2) / Q(y^2) that differs least from sigmoid - 1/2
+# up to there; scaled to be 1/2 at its end.
+_NUMERATOR = (0.249999113, 0.00768886864, 3.55779411e-05, 1.53515751e-08)
+_DENOMINATOR = (1.0, 0.114085073, 0.00131701056, 2.22422765e-06)
+
+
+def _sigmoid(inputs: Tensor) -> Tensor:
+    """Return the sigmoid of float32 numbers within 1e-6, by a quotient of polynomials.
+
+    A compiled network calls a function of the library Sleef for each exponential, which costs more than all else
+    that is done to a layer's outputs (docs/performance.md).
+    """
+    inputs = inputs.clamp(-_SATURATED, _SATURATED)
+    square = inputs * inputs
+    above, below = (a + square * (b + square * (c + square * d)) for a, b, c, d in (_NUMERATOR, _DENOMINATOR))
+    return 0.5 + inputs * above / below
+
+
+class _Silu(torch.autograd.Function):
+    """SiLU and its gradient by that sigmoid, computed in float32 at least."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs)
+        exact = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        return (exact * _sigmoid(exact)).to(inputs.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (inputs,) = ctx.saved_tensors
+        exact = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        share = _sigmoid(exact)
+        return (gradient * share * (1 + exact * (1 - share))).to(inputs.dtype)
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
@@ -129,6 +167,13 @@ class _FastRelu6(nn.ReLU6):
         return _Relu6FromOutput.apply(input) if torch.compiler.is_compiling() else super().forward(input)
 
 
+class _FastSilu(nn.SiLU):
+    """The same layer; while torch.compile traces it, by the other sigmoid."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _Silu.apply(input) if torch.compiler.is_compiling() else super().forward(input)
+
+
 class _FastDepthwise(nn.Conv2d):
     """The same layer; while torch.compile traces it, with the other gradients."""
 
@@ -194,13 +239,28 @@ def _fold_norms(model: nn.Module) -> None:
             cast(_AffineNorm, layer).fold()
 
 
+def compile_network(model: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
+    """Return a network compiled for training on batches of one size; on a CPU its layers get other forms first."""
+    if device != "cpu":
+        return torch.compile(model, dynamic=False)
+    speed_up_gradients(model)
+    from torch._inductor import config
+
+    # A product and the sum that follows it as one instruction with one rounding, where torch has the option.
+    option = "enable_floating_point_contract_flag"
+    known = isinstance(getattr(config.cpp, option, None), str)
+    return torch.compile(model, dynamic=False, options={f"cpp.{option}": "fast"} if known else {})
+
+
 def speed_up_gradients(model: nn.Module) -> None:
-    """Give a model's frozen BatchNorm, ReLU6, depthwise and 1 x 1 layers forms that compile well for this CPU."""
+    """Give a model's frozen BatchNorm, ReLU6, SiLU, depthwise and 1 x 1 layers forms that compile well for this CPU."""
     _fold_norms(model)
     for layer in model.modules():
         kind = type(layer)
         if kind is nn.ReLU6:
             layer.__class__ = _FastRelu6
+        elif kind is nn.SiLU:
+            layer.__class__ = _FastSilu
         elif kind in (nn.Conv2d, Conv2dSame) and _is_depthwise(layer):
             layer.__class__ = _FastDepthwise if kind is nn.Conv2d else _FastDepthwiseSame
         elif kind is nn.Conv2d and _NARROW_VECTORS and _is_pointwise(layer):

@@ -14,7 +14,7 @@ from wildtune.model.preprocess import Preprocess
 from wildtune.progress import Reporter
 from wildtune.recipe import Augment, Stage
 from wildtune.runtime import Precision
-from wildtune.train.batches import Side
+from wildtune.train.batches import Side, view_key
 
 _PROBE_PHOTOS = 24
 
@@ -52,16 +52,11 @@ class Views:
     def augmented(self, augment: Augment, count: int, rows: np.ndarray, title: str) -> Tensor:
         """Return (count, M, D) float32 features of `count` augmented views of the photos `rows` (M,)."""
         photos = [self._side.photos[row] for row in rows]
+        stage = self._stage.model_copy(update={"augment": augment})
         views = []
         for number in range(count):
-            # The same key as a training of the stage has.
-            key = {
-                "augment": augment.model_dump(mode="json"),
-                "seed": self._seed,
-                "stage": self._stage.name,
-                "number": number,
-            }
-            make = functools.partial(self._make, augment, rows, number)
+            key = view_key(stage, self._seed, number)
+            make = functools.partial(self._make, stage, rows, number)
             with self._reporter.bar(f"{title}: features of view {number + 1} of {count}") as tell:
                 views.append(self._cache.load(photos, make, key, tell, self._precision))
         return torch.stack(views)
@@ -69,13 +64,13 @@ class Views:
     def rate(self) -> float:
         """Measure how many augmented views a second this machine makes."""
         rows = np.arange(min(_PROBE_PHOTOS, len(self._side)))
-        make = functools.partial(self._make, Augment(crop="random_resized", flip=0.5), rows, 0)
+        stage = self._stage.model_copy(update={"augment": Augment(crop="random_resized", flip=0.5)})
+        make = functools.partial(self._make, stage, rows, 0)
         engine = self._cache.engine(self._precision)
         engine.run_all(1, make)  # starts the engine
         started = time.perf_counter()
         engine.run_all(len(rows), make)
         return len(rows) / max(time.perf_counter() - started, 1e-6)
 
-    def _make(self, augment: Augment, rows: np.ndarray, number: int, index: int) -> Tensor:
-        stage = self._stage.model_copy(update={"augment": augment})
+    def _make(self, stage: Stage, rows: np.ndarray, number: int, index: int) -> Tensor:
         return self._side.augmented_input(int(rows[index]), self._preprocess, stage, self._seed, number)
