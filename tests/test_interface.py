@@ -186,7 +186,8 @@ def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> Non
     assert done.stdout.split() == ["3", "False"]
 
 
-def test_what_torch_compiles_is_kept_among_the_caches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["ours", "given", "not writable"])
+def test_what_torch_compiles_is_kept_among_the_caches(cache: str, tmp_path: Path) -> None:
     code = (
         "from wildtune import cli\n"
         "with cli._quick_imports():\n"
@@ -195,13 +196,19 @@ def test_what_torch_compiles_is_kept_among_the_caches(tmp_path: Path) -> None:
         "print(cache_dir())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"}
-    environment["WILDTUNE_CACHE"] = str(tmp_path)
-    for given, folder in (
-        ({}, tmp_path / "compiled"),
-        ({"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "x")}, tmp_path / "x"),
-    ):
-        done = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, timeout=60)
-        assert done.stdout.decode().strip() == str(folder)
+    environment |= {"WILDTUNE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
+    if cache == "given":
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "given")
+    elif cache == "not writable":
+        (tmp_path / "cache").write_text("a file")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    folder = Path(done.stdout.strip())
+    if cache == "ours":
+        assert folder.parent == tmp_path / "cache" / "compiled"
+    else:
+        assert folder.parent == tmp_path  # torch's own choice is there too
+        assert (folder.name == "given") == (cache == "given")
 
 
 def test_missing_weights_end_with_3(

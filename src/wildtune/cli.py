@@ -369,12 +369,10 @@ def _detections(file: Path | None, threshold: float | None) -> Detections | None
 
 @contextmanager
 def _quick_imports() -> Iterator[None]:
-    """Import without looking for garbage meanwhile, nor later among what was imported: half a second each run."""
-    from wildtune import files
+    """Import torch without looking for garbage meanwhile, nor later among what was imported: half a second each run."""
+    from wildtune import runtime
 
-    # torch settles, while it is imported, where it keeps what it compiles: in the system's folder for temporary files,
-    # which many systems empty when they start.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder("compiled")))
+    runtime.keep_compiled()
     gc.disable()
     try:
         yield

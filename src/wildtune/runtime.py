@@ -9,8 +9,10 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, get_args
+
+from wildtune import files
 
 # What a network's arithmetic is done in.
 Precision = Literal["float32", "bfloat16"]
@@ -92,6 +94,23 @@ def keep_freed_memory() -> None:
         libc.mallopt(option, value)
 
 
+def keep_compiled() -> None:
+    """Have torch keep what it compiles among wildtune's caches, unless TORCHINDUCTOR_CACHE_DIR names another folder.
+
+    Its own choice is the system's folder for temporary files, which many systems empty when they start. What is
+    compiled is for one kind of processor, and torch does not look for which: each has a folder of its own. torch
+    settles the folder while it is imported, so call this before. Where nothing can be written, torch's choice stays.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    processor = " ".join((platform.machine(), _processor_name(), _cpuinfo("flags") or _cpuinfo("Features")))
+    folder = files.cache_folder("compiled") / hashlib.sha256(processor.encode()).hexdigest()[:16]
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
 def seed_device(device: str, seed: int) -> None:
     """Seed what torch draws at random on a device; `torch.manual_seed` would look for GPUs each time, for 1.5 ms."""
     import torch
@@ -146,11 +165,16 @@ def environment() -> dict[str, Any]:
 
 
 def _processor_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    """Return what Linux says of the first processor, "" where it says nothing."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as handle:
             for line in handle:
-                if line.startswith("model name"):
+                if line.startswith(key):
                     return line.partition(":")[2].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""

@@ -217,8 +217,8 @@ class PhotoData:
             runtime.keep_freed_memory()
         if planned.compile:
             reporter.say(
-                "compiling the network for this processor: the first step takes a minute or two, or some ten seconds "
-                "where it was compiled before"
+                "compiling the network for this processor: the first step takes a minute or two, less where it was "
+                "compiled before"
             )
         # One compiled function for the one size of a batch's parts; another would recompile with dynamic shapes.
         self._compiled: Callable[[Tensor], Tensor] | None = (
