@@ -80,7 +80,7 @@ def test_a_batch_in_parts_trains_as_the_whole_one(
 
 def compile_everything(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
     """Plan every stage as compiled, on a processor with bfloat16 or without; compiling changes nothing."""
-    monkeypatch.setattr(planning, "COMPILE_FROM_VIEWS", 0)
+    monkeypatch.setattr(planning, "COMPILE_FROM_VIEWS", {"float32": 0, "bfloat16": 0})
     monkeypatch.setattr(planning, "COMPILE_FROM_WEIGHTS", 0)
     monkeypatch.setattr(runtime, "can_compile", lambda: True)
     monkeypatch.setattr(runtime, "has_fast_bfloat16", lambda device: bfloat16)
@@ -149,6 +149,22 @@ def test_bfloat16_is_only_for_the_arithmetic_of_what_is_compiled(
     assert dtypes[False] == {torch.float32}  # a head on its features, validation, heat maps
     for path in (tmp_path / "run" / "checkpoints" / "stages").glob("*.safetensors"):
         assert {weights.dtype for weights in load_file(path).values()} <= {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize(("bfloat16", "views", "compiled"), [(True, 0, True), (True, 1, False), (False, 0, False)])
+def test_what_is_faster_in_bfloat16_is_compiled_for_fewer_views(
+    bfloat16: bool, views: int, compiled: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "add_preflight", lambda plan, *_: plan)
+    monkeypatch.setattr(job, "_carry_out", lambda plan, *_: plan)
+    compile_everything(monkeypatch, bfloat16)
+    epochs = small_recipe().stages[1].epochs
+    train = job.train(photos, small_recipe(), tmp_path / "counted").side_size("train")  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        planning, "COMPILE_FROM_VIEWS", {"float32": epochs * train + 1, "bfloat16": epochs * train + views}
+    )
+    plan = job.train(photos, small_recipe(), tmp_path / "run")
+    assert plan.stages[1].compile is compiled  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

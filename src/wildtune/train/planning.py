@@ -22,9 +22,10 @@ from wildtune.train.cautions import describe_preflight
 from wildtune.train.plan import Plan, PlannedStage
 from wildtune.wording import counted
 
-# torch.compile takes 60-90 s here before the first step and saves about a third of every later one; it pays back
-# from some millions of weights and thousands of photos on. Measured on two cores with EfficientNet-B0.
-COMPILE_FROM_VIEWS = 5000
+# torch.compile takes one to three minutes before the first step and saves nearly half of every later one, in bfloat16
+# two thirds; it pays back from some millions of weights and so many views on, by the precision it computes in. Measured
+# on two cores with EfficientNet-B0 (docs/performance.md).
+COMPILE_FROM_VIEWS: dict[Precision, int] = {"float32": 5000, "bfloat16": 3000}
 COMPILE_FROM_WEIGHTS = 1_000_000
 
 # Photos whose activations a processor holds at once while it trains every weight. Small parts stay near its caches
@@ -143,7 +144,8 @@ def _plan_stage(
     head = stage.train == "head"
     views = stage.epochs if stage.views == "every_epoch" or not head else min(stage.views, stage.epochs)
     size = _stage_size(stage, model, sizes)
-    pays = photos * stage.epochs >= COMPILE_FROM_VIEWS and trained >= COMPILE_FROM_WEIGHTS
+    lower: Precision = "bfloat16" if device == "cpu" and runtime.has_fast_bfloat16(device) else "float32"
+    pays = photos * stage.epochs >= COMPILE_FROM_VIEWS[lower] and trained >= COMPILE_FROM_WEIGHTS
     compiled = not head and pays and runtime.can_compile()
     # On a CPU only what is compiled: torch's own gradients of depthwise layers are very slow in bfloat16.
     bfloat16 = not head and (compiled or device == "cuda") and runtime.has_fast_bfloat16(device)
