@@ -41,7 +41,7 @@ def test_the_sigmoid_of_compiled_networks_is_within_a_millionth() -> None:
     inputs = torch.linspace(-14, 14, 100_001)
     found = _sigmoid(inputs)
     assert float((found.double() - torch.sigmoid(inputs.double())).abs().max()) <= 1e-6
-    assert found[50_000] == 0.5
+    assert _sigmoid(torch.zeros(1)) == 0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -98,7 +98,7 @@ def test_a_compiled_silu_is_ours_and_as_near(monkeypatch: pytest.MonkeyPatch) ->
     for compiled in (False, True):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(inplace=True), nn.Conv2d(4, 4, 1))
-        images = (torch.randn(2, 3, 8, 8) * 9).requires_grad_()
+        images = (torch.randn(2, 3, 8, 8) * 3).requires_grad_()
         run = compile_network(network, "cpu") if compiled else network
         assert (type(network[1]) is not nn.SiLU) == compiled
         outputs = run(images)
