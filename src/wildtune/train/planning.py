@@ -25,7 +25,7 @@ from wildtune.wording import counted
 # torch.compile takes one to three minutes before the first step and saves nearly half of every later one, in bfloat16
 # two thirds; it pays back from some millions of weights and so many views on, by the precision it computes in. Measured
 # on two cores with EfficientNet-B0 (docs/performance.md).
-COMPILE_FROM_VIEWS: dict[Precision, int] = {"float32": 5000, "bfloat16": 3000}
+COMPILE_FROM_VIEWS: dict[Precision, int] = {"float32": 5000, "bfloat16": 4000}
 COMPILE_FROM_WEIGHTS = 1_000_000
 
 # Photos whose activations a processor holds at once while it trains every weight. Small parts stay near its caches
