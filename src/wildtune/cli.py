@@ -372,7 +372,7 @@ def _quick_imports() -> Iterator[None]:
     """Import torch without looking for garbage meanwhile, nor later among what was imported: half a second each run."""
     from wildtune import runtime
 
-    runtime.keep_compiled()
+    runtime.keep_compiled()  # which torch asks for while it is imported
     gc.disable()
     try:
         yield

@@ -118,10 +118,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder for one kind of reusable file; docs/reference/files.md lists them.
+    """Return the folder for one kind of reusable file.
 
-    `WILDTUNE_CACHE` names another place than the user's own cache folder. Everything in it can be deleted:
-    it is made again when needed.
+    The kinds are `features`, `store`, `shards`, `memo`, `networks`, `kernels` and `compiled`. `WILDTUNE_CACHE` names
+    another place than the user's own cache folder. Everything in it can be deleted: it is made again when needed.
     """
     base = os.environ.get("WILDTUNE_CACHE") or platformdirs.user_cache_dir("wildtune", appauthor=False)
     return Path(base) / kind

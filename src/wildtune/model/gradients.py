@@ -1,6 +1,6 @@
-"""Layers in forms that a compiler makes fast on a CPU; what they compute, and their gradients, stay the same.
+"""Layers in forms that a compiler makes fast on a CPU; but for rounding they compute the same, gradients too.
 
-But for rounding, that is: sums have another order, and SiLU is within a millionth of its input.
+Sums have another order, and the sigmoid in SiLU is within a millionth.
 """
 
 from __future__ import annotations

@@ -215,15 +215,14 @@ class PhotoData:
         model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.device == "cpu":
             runtime.keep_freed_memory()
+        # One compiled function for the one size of a batch's parts; another would recompile with dynamic shapes.
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         if planned.compile:
             reporter.say(
                 "compiling the network for this processor: the first step takes a minute or two, less where it was "
                 "compiled before"
             )
-        # One compiled function for the one size of a batch's parts; another would recompile with dynamic shapes.
-        self._compiled: Callable[[Tensor], Tensor] | None = (
-            compile_network(model, plan.device) if planned.compile else None
-        )
+            self._compiled = compile_network(model, plan.device)
 
     def batches(self, epoch: int, first_step: int) -> Generator[Batch, None, None]:
         """Yield ((B, 3, size, size) inputs, (B,) targets) of freshly augmented photos.

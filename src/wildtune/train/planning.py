@@ -144,11 +144,12 @@ def _plan_stage(
     head = stage.train == "head"
     views = stage.epochs if stage.views == "every_epoch" or not head else min(stage.views, stage.epochs)
     size = _stage_size(stage, model, sizes)
-    lower: Precision = "bfloat16" if device == "cpu" and runtime.has_fast_bfloat16(device) else "float32"
-    pays = photos * stage.epochs >= COMPILE_FROM_VIEWS[lower] and trained >= COMPILE_FROM_WEIGHTS
+    fast_bfloat16 = runtime.has_fast_bfloat16(device)
+    enough_views = COMPILE_FROM_VIEWS["bfloat16" if fast_bfloat16 and device == "cpu" else "float32"]
+    pays = photos * stage.epochs >= enough_views and trained >= COMPILE_FROM_WEIGHTS
     compiled = not head and pays and runtime.can_compile()
     # On a CPU only what is compiled: torch's own gradients of depthwise layers are very slow in bfloat16.
-    bfloat16 = not head and (compiled or device == "cuda") and runtime.has_fast_bfloat16(device)
+    bfloat16 = not head and (compiled or device == "cuda") and fast_bfloat16
     cpu_part = 2 * CPU_PART if bfloat16 else CPU_PART
     precision: Precision = "bfloat16" if bfloat16 else "float32"
     if head and not stage.augment.neutral:
