@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -103,8 +104,7 @@ def keep_compiled() -> None:
     """
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
-    processor = " ".join((platform.machine(), _processor_name(), _cpuinfo("flags") or _cpuinfo("Features")))
-    folder = files.cache_folder("compiled") / hashlib.sha256(processor.encode()).hexdigest()[:16]
+    folder = files.cache_folder("compiled") / processor_kind()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
@@ -162,6 +162,16 @@ def environment() -> dict[str, Any]:
         "cores": compute_threads(),
         "packages": versions,
     }
+
+
+@functools.cache
+def processor_kind() -> str:
+    """Return 16 hexadecimal digits for this kind of processor: its architecture, its name and what it can do.
+
+    The name alone can be that of several generations: virtual machines call four of them "AMD EPYC".
+    """
+    about = (platform.machine(), _processor_name(), _cpuinfo("flags") or _cpuinfo("Features"))
+    return hashlib.sha256(" ".join(about).encode()).hexdigest()[:16]
 
 
 def _processor_name() -> str:

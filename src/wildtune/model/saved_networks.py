@@ -63,8 +63,8 @@ def _remove(folder: Path) -> None:
 
 
 def _folder(identity: str, size: int) -> Path:
-    about = runtime.environment()
-    # It was held against torch on this processor, with these versions.
-    versions = {name: about["packages"][name] for name in ("openvino", "timm", "torch")}
-    key = json.dumps([_VERSION, identity, size, about["processor"], versions], sort_keys=True)
+    # It was held against torch on such a processor, with these versions.
+    packages = runtime.environment()["packages"]
+    versions = {name: packages[name] for name in ("openvino", "timm", "torch")}
+    key = json.dumps([_VERSION, identity, size, runtime.processor_kind(), versions], sort_keys=True)
     return files.cache_folder("networks") / hashlib.sha256(key.encode()).hexdigest()

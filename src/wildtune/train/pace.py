@@ -139,13 +139,12 @@ def _time(work: Callable[[], object]) -> float:
 
 
 def _remember(plan: Plan, what: dict[str, Any], measure: Callable[[], float]) -> float:
-    about = runtime.environment()
     gpu = torch.cuda.get_device_name() if plan.device == "cuda" else ""
     question = {
         "version": _VERSION,
         "what": what,
         "backbone": plan.backbone,
-        "machine": [plan.device, plan.threads, about["processor"], gpu],
-        "versions": about["packages"],
+        "machine": [plan.device, plan.threads, runtime.processor_kind(), gpu],
+        "versions": runtime.environment()["packages"],
     }
     return float(remember("pace", question, measure))
