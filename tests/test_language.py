@@ -179,11 +179,11 @@ def test_a_run_keeps_its_language_and_its_report_can_be_written_in_another(photo
     wildtune.job.resume(run, reporter=quiet)
     assert '<html lang="ru">' in page.read_text("utf-8")
     assert words.read_text("utf-8") == first
-    wildtune.job.report_again(run, "en", quiet)
+    wildtune.job.report_again(run, "en", reporter=quiet)
     assert "## Result" in words.read_text("utf-8")
     assert "language" not in json.loads((run / "environment.json").read_text("utf-8"))
     pictures = page.read_text("utf-8").count("data:image/jpeg")
     assert pictures > 0
-    wildtune.job.report_again(run, "ru", quiet)
+    wildtune.job.report_again(run, "ru", reporter=quiet)
     assert words.read_text("utf-8") == first
     assert page.read_text("utf-8").count("data:image/jpeg") == pictures

@@ -37,7 +37,7 @@ _PLACES = {
     "load_photos": "wildtune.photos.sources",
     "load_recipe": "wildtune.recipe",
     "predict": "wildtune.predict.predicting",
-    "report_again": "wildtune.job",
+    "report_again": "wildtune.folds",
     "resume": "wildtune.job",
     "resume_folds": "wildtune.folds",
     "resume_tuning": "wildtune.tuning",
@@ -55,6 +55,10 @@ def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'wildtune' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class _Package(types.ModuleType):

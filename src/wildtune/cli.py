@@ -228,14 +228,14 @@ def evaluate(
         if folds.is_folds(run):
             print(describe_folds(folds.saved_folds(run)))
             if language is not None:
-                folds.folds_again(run, language)
+                folds.report_again(run, language)
             return
         saved = job.saved_scores(run)
         print(describe_evaluation(saved.headline))
         if saved.trust is not None:
             print(f"\n{describe_trust(saved.trust)}")
         if language is not None:
-            job.report_again(run, language)
+            folds.report_again(run, language)
         return
     print(describe_evaluation(job.evaluate(run, photos, detections=crops)))
 

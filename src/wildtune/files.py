@@ -12,11 +12,17 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 
-from wildtune.errors import PhotosError
+from wildtune.errors import CommandError, PhotosError
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path as its user means it: a `~` before it is their home."""
+    return Path(path).expanduser()
 
 
 def sha256_file(path: Path) -> str:
@@ -94,6 +100,26 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a plain value to `path` atomically as indented JSON, other letters than English ones as they are."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise CommandError where a file that wildtune wrote turns out to be missing or damaged within the block."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CommandError(f"{path} is missing. Bring back the file that wildtune wrote there.") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise CommandError(f"{path} is damaged: {error}\nBring back the file that wildtune wrote there.") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the table that wildtune wrote to `path` as JSON; raises CommandError where it is missing or damaged."""
+    with reading(path):
+        table = json.loads(path.read_text("utf-8"))
+        if not isinstance(table, dict):
+            raise ValueError(f"expected a table. Got {json.dumps(table)[:60]}")
+        return table
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]], quoted: bool = False) -> str:

@@ -20,6 +20,7 @@ from wildtune import files, job, runtime
 from wildtune.errors import CommandError, PhotosError
 from wildtune.evaluate.folds import FoldsEvaluation, describe_folds, evaluate_folds
 from wildtune.language import Language, find_language, recorded_language
+from wildtune.photos.corrections import load_corrections
 from wildtune.photos.sources import Detections
 from wildtune.predict.predictions import load_predictions
 from wildtune.progress import Reporter
@@ -40,10 +41,11 @@ class Folds:
 
 
 def train_folds(
-    source: str | Path,
+    photos: str | Path,
     recipe: Recipe,
     folds: int,
     out: str | Path,
+    *,
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
@@ -56,43 +58,46 @@ def train_folds(
     `language` is that of the reports, as in `job.train`. Raises what `job.train` raises, and CommandError for fewer
     than two folds.
     """
-    out, spoken = Path(out), find_language(language)
+    out, spoken = files.user_path(out), find_language(language)
     if folds < 2:
         raise CommandError(f"Cross-validation needs at least 2 folds. Got {folds}.")
     if _is_taken(out):
         hint = f", or go on with it: wildtune train --resume {out}" if is_folds(out) else "."
         raise CommandError(f"{out} exists already. Choose another --out{hint}")
-    job.require_outside(out, Path(source))
+    job.require_outside(out, photos)
+    if corrections:
+        load_corrections(files.user_path(corrections))  # a mistake in them is said before anything is written
     recipe = job.with_absolute_paths(_of_fold(recipe, folds, 1))
     job.copy_corrections(corrections, out)
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
-    about: dict[str, Any] = {"photos": str(Path(source).resolve()), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    about |= {**runtime.environment(), **job.detections_record(detections), **spoken.record()}
+    about: dict[str, Any] = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
+    about |= {**job.places_record(photos, detections), **spoken.record()}
     files.write_json(out / "environment.json", about)
     files.write_text(out / _INDEX, json.dumps({"count": folds}) + "\n")
-    return _go_on(out, recipe, source, detections, None, reporter or Reporter(), spoken)
+    return _go_on(out, recipe, photos, detections, None, reporter or Reporter(), spoken)
 
 
 def resume_folds(
     folder: str | Path,
-    source: str | Path | None = None,
-    reporter: Reporter | None = None,
+    photos: str | Path | None = None,
+    *,
     detections_path: str | Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Folds:
     """Go on with an interrupted cross-validation; the result is that of an uninterrupted one.
 
-    `source` and `detections_path` say where the photos and the detections are now, if they have moved. Raises
+    `photos` and `detections_path` say where the photos and the detections are now, if they have moved. Raises
     CommandError when the folder holds none.
     """
-    folder = Path(folder)
+    folder = files.user_path(folder)
     missing = [name for name in (_INDEX, "recipe.toml", "environment.json") if not (folder / name).exists()]
     if missing:
         raise CommandError(f"{folder} holds no cross-validation to go on with: {', '.join(missing)} is not there.")
     recipe = load_recipe(str(folder / "recipe.toml"))
-    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    about = files.read_json(folder / "environment.json")
     detections = job.moved_detections(folder, about.get("detections"), detections_path)
     spoken = recorded_language(about)
-    return _go_on(folder, recipe, source or about["photos"], detections, source, reporter or Reporter(), spoken)
+    return _go_on(folder, recipe, photos or about["photos"], detections, photos, reporter or Reporter(), spoken)
 
 
 def _is_taken(out: Path) -> bool:
@@ -106,15 +111,17 @@ def _is_taken(out: Path) -> bool:
 
 def is_folds(folder: Path) -> bool:
     """Say whether a folder holds a cross-validation, finished or not."""
-    return (folder / _INDEX).exists()
+    return (files.user_path(folder) / _INDEX).exists()
 
 
 def saved_folds(folder: str | Path) -> FoldsEvaluation:
     """Return the scores of a finished cross-validation. Raises CommandError when it has not ended."""
-    saved = json.loads((Path(folder) / _INDEX).read_text("utf-8"))
+    path = files.user_path(folder) / _INDEX
+    saved = files.read_json(path)
     if "pooled" not in saved:
         raise CommandError(f"The folds in {folder} have not all been trained.\nGo on: wildtune train --resume {folder}")
-    return FoldsEvaluation.model_validate({key: value for key, value in saved.items() if key != "count"})
+    with files.reading(path):
+        return FoldsEvaluation.model_validate({key: value for key, value in saved.items() if key != "count"})
 
 
 def _of_fold(recipe: Recipe, folds: int, fold: int) -> Recipe:
@@ -142,10 +149,13 @@ def _go_on(
             reporter.say(f"fold {fold} of {count} is finished")
         elif (run / "plan.toml").exists():
             reporter.say(f"fold {fold} of {count}: going on")
-            job.resume(run, moved, reporter, detections.path if detections else None)
+            job.resume(run, moved, detections_path=detections.path if detections else None, reporter=reporter)
         else:
             reporter.say(f"fold {fold} of {count}")
-            job.train(source, _of_fold(recipe, count, fold), run, reporter, detections, corrections, language.code)
+            of_fold, spoken = _of_fold(recipe, count, fold), language.code
+            job.train(
+                source, of_fold, run, reporter=reporter, detections=detections, corrections=corrections, language=spoken
+            )
     _require_same_photos(runs)
     for run in (out, *runs):
         job.record_places(run, moved, detections)
@@ -167,13 +177,15 @@ def _write_page(out: Path, plan: Plan, evaluation: FoldsEvaluation, language: La
     files.write_text(out / "folds.html", render_folds(evaluation, title, language))
 
 
-def folds_again(folder: str | Path, language: str, reporter: Reporter | None = None) -> Path:
-    """Write the page of a finished cross-validation and the reports of its folds anew, as `job.report_again` does."""
-    folder, spoken, reporter = Path(folder), find_language(language), reporter or Reporter()
+def report_again(run: str | Path, language: str, *, reporter: Reporter | None = None) -> Path:
+    """Do what `job.report_again` does; of a finished cross-validation write its page and its folds' reports anew."""
+    folder, spoken, reporter = files.user_path(run), find_language(language), reporter or Reporter()
+    if not is_folds(folder):
+        return job.report_again(folder, language, reporter=reporter)
     evaluation = saved_folds(folder)
     runs = [folder / f"fold-{fold.fold}" for fold in evaluation.folds]
-    for run in runs:
-        job.report_again(run, language, reporter)
+    for fold in runs:
+        job.report_again(fold, language, reporter=reporter)
     _write_page(folder, load_plan(runs[0] / "plan.toml"), evaluation, spoken)
     job.record_language(folder, spoken)
     reporter.say(f"page: {folder / 'folds.html'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,9 +69,10 @@ class Run:
 
 
 def train(
-    source: str | Path,
+    photos: str | Path,
     recipe: Recipe,
     out: str | Path,
+    *,
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
@@ -84,15 +85,14 @@ def train(
     PhotosError, WeightsError or RecipeError for what cannot be used. The photos are
     only read.
     """
-    out, where, reporter = Path(out), Path(source), reporter or Reporter()
-    spoken = find_language(language)
+    out, reporter, spoken = files.user_path(out), reporter or Reporter(), find_language(language)
     if out.exists() and (not out.is_dir() or files.names_in(out) - _BEFORE_THE_PLAN):
         hint = f", or go on with it: wildtune train --resume {out}" if (out / "plan.toml").exists() else "."
         raise CommandError(f"{out} exists already. Choose another --out{hint}")
-    require_outside(out, where)
+    require_outside(out, photos)
     check_backbone(recipe.backbone)
     recipe = with_absolute_paths(recipe)
-    catalogue = load_corrected(source, reporter, detections, corrections)
+    catalogue = load_corrected(photos, reporter, detections, corrections)
     findings = audit_set(catalogue, recipe.seed, reporter)
     for finding in findings.findings:
         if finding.kind == "confound":
@@ -101,17 +101,17 @@ def train(
     split = dataclasses.replace(split, notices=(*split.notices, *_whole_set_notices(catalogue, findings)))
     reporter.say("loading the backbone")
     model, facts = load_model(recipe, len(split.class_names))
-    corrected = files.sha256_file(Path(corrections)) if corrections else ""
+    corrected = files.sha256_file(files.user_path(corrections)) if corrections else ""
     plan = create_plan(recipe, split, model, facts, str(catalogue.root), corrected)
     reporter.log_to(out / "train.log")
     copy_corrections(corrections, out)
     files.write_text(out / "recipe.toml", dump_recipe(recipe))
     about: dict[str, Any] = {
-        "photos": str(where.resolve()),
+        **places_record(photos, detections),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **runtime.environment(),
+        **spoken.record(),
     }
-    about |= {**detections_record(detections), **spoken.record()}
     _save_environment(out, about)
     save_findings(findings, out / "findings.csv")
     save_split(split, out / "split.csv")
@@ -123,17 +123,18 @@ def train(
 
 
 def resume(
-    folder: str | Path,
-    source: str | Path | None = None,
-    reporter: Reporter | None = None,
+    run: str | Path,
+    photos: str | Path | None = None,
+    *,
     detections_path: str | Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Run:
     """Go on with a run from its last checkpoint; the result is that of an uninterrupted run.
 
-    `source` says where the photos are now, `detections_path` where the detector's results are, if they have moved.
+    `photos` says where the photos are now, `detections_path` where the detector's results are, if they have moved.
     Raises CommandError when the folder is no run or the photos are no longer those it was planned for.
     """
-    folder, reporter = Path(folder), reporter or Reporter()
+    folder, reporter = files.user_path(run), reporter or Reporter()
     missing = [n for n in ("recipe.toml", "environment.json", "plan.toml", "split.csv") if not (folder / n).exists()]
     if missing:
         raise CommandError(
@@ -141,7 +142,7 @@ def resume(
             "Start one: wildtune train PHOTOS --out DIR"
         )
     recipe, plan = load_recipe(str(folder / "recipe.toml")), load_plan(folder / "plan.toml")
-    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    about = files.read_json(folder / "environment.json")
     spoken = recorded_language(about)
     now = runtime.environment()["packages"]
     changed = [f"{name} {old} -> {now.get(name)}" for name, old in about["packages"].items() if now.get(name) != old]
@@ -156,7 +157,7 @@ def resume(
             "what is left goes on more slowly, and its numbers round differently"
         )
     detections = moved_detections(folder, about.get("detections"), detections_path)
-    catalogue = load_catalogue(source or about["photos"], reporter, detections)
+    catalogue = load_catalogue(photos or about["photos"], reporter, detections)
     catalogue = correct_again(catalogue, plan.corrections, folder)
     findings = audit_set(catalogue, recipe.seed, reporter)
     split = _load_planned(findings, plan, folder)
@@ -174,12 +175,12 @@ def resume(
     reporter.log_to(folder / "train.log")
     runtime.set_threads(plan.threads)
     cache = create_cache(model, plan, now)
-    record_places(folder, source, detections)
+    record_places(folder, photos, detections)
     return _carry_out(plan, findings, split, model, cache, folder, reporter, detections, spoken)
 
 
 def evaluate(
-    run: str | Path, source: str | Path, reporter: Reporter | None = None, detections: Detections | None = None
+    run: str | Path, photos: str | Path, *, reporter: Reporter | None = None, detections: Detections | None = None
 ) -> Evaluation:
     """Score a run's classifier on labelled photos it has not been trained on, or on the crops of `detections`.
 
@@ -187,18 +188,26 @@ def evaluate(
     left.
     """
     reporter = reporter or Reporter()
-    bundle = load_bundle(Path(run))
+    bundle = load_bundle(run)
     say_what_it_knows(bundle, detections, reporter)
-    findings = audit_photos(load_catalogue(source, reporter, detections), reporter)
-    known = tuple(photo for photo in findings.usable if photo.label in bundle.class_names)
-    if not known:
+    findings = audit_photos(load_catalogue(photos, reporter, detections), reporter)
+    if not findings.usable:
         raise PhotosError(
-            f"No photo in {source} has a label that the classifier knows.\n"
-            f"It knows {', '.join(bundle.class_names)}; found {', '.join(findings.catalogue.class_names)}."
+            f"None of the {counted(len(findings.catalogue.photos), 'photo')} in {photos} can be used.\n"
+            "`wildtune check` shows which were set aside and why."
         )
-    if len(known) < len(findings.usable):
-        unknown = counted(len(findings.usable) - len(known), "photo")
-        reporter.say(f"note: {unknown} of classes it does not know left out")
+    labels = {photo.label for photo in findings.usable}
+    if not labels & set(bundle.class_names):
+        raise PhotosError(
+            f"No photo in {photos} has a label that the classifier knows.\n"
+            f"It knows {', '.join(bundle.class_names)}; found {', '.join(sorted(labels))}."
+        )
+    # Those that cannot be read are asked about too: they get the reason, and are counted.
+    unreadable = {finding.path for finding in findings.findings if finding.kind == "unreadable"}
+    asked = [*findings.usable, *(photo for photo in findings.catalogue.photos if photo.path in unreadable)]
+    known = tuple(photo for photo in asked if photo.label in bundle.class_names)
+    if len(known) < len(asked):
+        reporter.say(f"note: {counted(len(asked) - len(known), 'photo')} of classes it does not know left out")
     with reporter.bar("predicting") as tell:
         predictions = create_predictor(bundle).predict(findings.catalogue, known, tell)
     return score_predictions(predictions, "given")
@@ -206,7 +215,9 @@ def evaluate(
 
 def saved_scores(run: str | Path) -> RunEvaluation:
     """Return all scores of a finished run. Raises CommandError when it has none yet."""
-    path = Path(run) / "evaluation.json"
+    path = files.user_path(run) / "evaluation.json"
+    if (path.parent / "folds.json").exists():
+        raise CommandError(f"{run} holds a cross-validation. Give one of its runs, such as {path.parent / 'fold-1'}.")
     if not path.exists():
         raise CommandError(
             f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
@@ -215,11 +226,12 @@ def saved_scores(run: str | Path) -> RunEvaluation:
 
 
 def check(
-    source: str | Path,
-    reporter: Reporter | None = None,
-    detections: Detections | None = None,
+    photos: str | Path,
     recipe: Recipe | None = None,
     out: str | Path | None = None,
+    *,
+    reporter: Reporter | None = None,
+    detections: Detections | None = None,
 ) -> Findings:
     """Look for faults in photos, or in the crops of `detections`; with a recipe for probable label errors too.
 
@@ -230,10 +242,11 @@ def check(
     """
     reporter = reporter or Reporter()
     if out is not None:
-        require_outside(Path(out), Path(source))
+        out = files.user_path(out)
+        require_outside(out, photos)
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
-    catalogue = load_catalogue(source, reporter, detections)
+    catalogue = load_catalogue(photos, reporter, detections)
     findings = audit_set(catalogue, recipe.seed if recipe else 0, reporter)
     imbalance = describe_imbalance(findings.usable)
     if imbalance:
@@ -248,7 +261,7 @@ def check(
     if out is not None:
         said = (*catalogue.notices, imbalance, judged.said[:1].upper() + judged.said[1:] + ".", random_split)
         content = CheckContent(findings, judged.ranking, [notice for notice in said if notice])
-        reporter.say(f"page: {write_check(content, Path(out))}")
+        reporter.say(f"page: {write_check(content, out)}")
     return findings
 
 
@@ -260,7 +273,7 @@ def demo(out: str | Path, reporter: Reporter | None = None, language: str = "en"
     from wildtune.demo.animals import SPECIES, write_demo_photos
     from wildtune.demo.weights import DEMO_BACKBONE, demo_weights_path
 
-    out = Path(out)
+    out = files.user_path(out)
     find_language(language)
     if (out / "run" / "plan.toml").exists():
         raise CommandError(
@@ -281,7 +294,7 @@ def demo(out: str | Path, reporter: Reporter | None = None, language: str = "en"
     )
     write_demo_photos(out / "photos", per_species=60)
     recipe = load_recipe("demo", backbone=DEMO_BACKBONE, weights=str(demo_weights_path()))
-    return train(out / "photos", recipe, out / "run", reporter, language=language)
+    return train(out / "photos", recipe, out / "run", reporter=reporter, language=language)
 
 
 def _load_planned(findings: Findings, plan: Plan, folder: Path) -> Split | None:
@@ -402,15 +415,21 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     if recipe.weights not in ("auto", "none"):
         recipe = recipe.model_copy(update={"weights": str(require_file(recipe.weights).resolve())})
     if recipe.split.keep:
-        kept = recipe.split.model_copy(update={"keep": str(Path(recipe.split.keep).resolve())})
+        kept = recipe.split.model_copy(update={"keep": str(files.user_path(recipe.split.keep).resolve())})
         recipe = recipe.model_copy(update={"split": kept})
     return recipe
 
 
-def require_outside(out: Path, photos: Path) -> None:
-    """Raise CommandError when a folder to write to lies among the photos."""
-    if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
+def require_outside(out: Path, photos: str | Path) -> None:
+    """Raise CommandError when a folder to write to lies among the photos, or cannot be one."""
+    where = files.user_path(photos)
+    if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
         raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise CommandError(f"--out {out} must be a folder, and {there} is a file. Choose another.")
+    if not os.access(there, os.W_OK):
+        raise CommandError(f"--out {out} cannot be written: you may not write to {there}. Choose another.")
 
 
 def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:
@@ -428,7 +447,7 @@ def moved_detections(
         if moved is not None:
             raise CommandError(f"{folder} was trained on whole photos, not on crops: leave --detections out.")
         return None
-    path = Path(moved or saved["path"]).expanduser()
+    path = files.user_path(moved or saved["path"])
     if moved is None and not path.exists():
         raise CommandError(
             f"The detections that the run was trained with are no longer at {path}.\n"
@@ -470,7 +489,7 @@ def gather_content(
         history=load_history(folder / "metrics.jsonl"),
         evaluation=evaluation,
         findings=findings,
-        environment=json.loads((folder / "environment.json").read_text("utf-8")),
+        environment=files.read_json(folder / "environment.json"),
         predictions=shown,
         moves=load_moves(folder / "stages.jsonl"),
         learning_curve=load_learning_curve(curve) if curve.exists() else None,
@@ -493,19 +512,19 @@ def add_pictures(
     return dataclasses.replace(content, load_thumbnail=thumbnail, heat_maps=heat_maps)
 
 
-def report_again(run: str | Path, language: str, reporter: Reporter | None = None) -> Path:
+def report_again(run: str | Path, language: str, *, reporter: Reporter | None = None) -> Path:
     """Write the report of a finished run anew in a language ("en" or "ru"), from what the run has saved.
 
     Nothing is scored again. Pictures need the photos: those that are unchanged where the run had them are shown.
     Returns the path of the page. Raises CommandError when the run has not ended, the photos' folder is gone, or there
     is no such language; the report then stays as it was.
     """
-    folder, reporter, spoken = Path(run), reporter or Reporter(), find_language(language)
+    folder, reporter, spoken = files.user_path(run), reporter or Reporter(), find_language(language)
     evaluation = saved_scores(folder)
     plan, bundle = load_plan(folder / "plan.toml"), load_bundle(folder)
     shown = load_predictions(folder / "predictions" / f"{evaluation.headline.side}.csv")
     content = gather_content(folder, plan, load_findings(folder / "findings.csv"), evaluation, shown, spoken)
-    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    about = files.read_json(folder / "environment.json")
     try:
         crops = Detections(**about["detections"]) if about.get("detections") else None
         catalogue = load_photos(about["photos"], read=False, detections=crops)
@@ -528,13 +547,13 @@ def report_again(run: str | Path, language: str, reporter: Reporter | None = Non
 
 def record_language(folder: Path, language: Language) -> None:
     """Keep the language of a run's or a cross-validation's reports, for when it is gone on with."""
-    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    about = files.read_json(folder / "environment.json")
     _save_environment(folder, {key: value for key, value in about.items() if key != "language"} | language.record())
 
 
 def record_places(folder: Path, source: str | Path | None, detections: Detections | None) -> None:
     """Keep where a run's photos, where `source` says so, and its detections are now, for whoever needs them later."""
-    about = json.loads((folder / "environment.json").read_text("utf-8"))
+    about = files.read_json(folder / "environment.json")
     now = about | places_record(source, detections)
     if now != about:
         _save_environment(folder, now)
@@ -542,13 +561,14 @@ def record_places(folder: Path, source: str | Path | None, detections: Detection
 
 def places_record(source: str | Path | None, detections: Detections | None) -> dict[str, Any]:
     """Return what is recorded of where the photos, where `source` says so, and the detections are."""
-    return ({"photos": str(Path(source).resolve())} if source is not None else {}) | detections_record(detections)
+    where = {"photos": str(files.user_path(source).resolve())} if source is not None else {}
+    return where | detections_record(detections)
 
 
 def copy_corrections(corrections: str | Path | None, folder: Path) -> None:
     """Keep the corrections that the work in `folder` begins with there; those of an earlier beginning are not its."""
     if corrections:
-        files.write_bytes(folder / "corrections.csv", Path(corrections).read_bytes())
+        files.write_bytes(folder / "corrections.csv", files.user_path(corrections).read_bytes())
     else:
         (folder / "corrections.csv").unlink(missing_ok=True)
 
@@ -599,8 +619,9 @@ def load_corrected(
     """Read a source and apply the user's corrections, which are read first: a mistake in them is said at once."""
     if not corrections:
         return load_catalogue(source, reporter, detections)
-    decisions = load_corrections(Path(corrections))
-    catalogue = apply_corrections(load_catalogue(source, reporter, detections), decisions, Path(corrections))
+    path = files.user_path(corrections)
+    decisions = load_corrections(path)
+    catalogue = apply_corrections(load_catalogue(source, reporter, detections), decisions, path)
     reporter.say(f"note: {catalogue.notices[-1]}")
     return catalogue
 
@@ -609,4 +630,4 @@ def detections_record(detections: Detections | None) -> dict[str, Any]:
     """Return what a folder records of its detections, as `moved_detections` reads it; nothing where it has none."""
     if detections is None:
         return {}
-    return {"detections": {**dataclasses.asdict(detections), "path": str(Path(detections.path).resolve())}}
+    return {"detections": {**dataclasses.asdict(detections), "path": str(files.user_path(detections.path).resolve())}}

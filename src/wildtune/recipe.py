@@ -260,17 +260,18 @@ def builtin_recipes() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def load_recipe(name: str = "default", changes: Sequence[str] = (), **values: Any) -> Recipe:
+def load_recipe(name: str | Path = "default", changes: Sequence[str] = (), **values: Any) -> Recipe:
     """Read a recipe by name or from a TOML file, with changes.
 
     `changes` are "dotted.key=value" strings as given to `--set`, values in TOML (a bare word is a string);
-    `values` replace top-level keys. Raises RecipeError naming every mistake at once.
+    `values` replace top-level keys, and may be paths where a recipe has the text of one.
+    Raises RecipeError naming every mistake at once.
     """
-    table, source = _read_table(name)
+    table, source = _read_table(str(name))
     problems: list[str] = []
-    for change in changes:
+    for change in [changes] if isinstance(changes, str) else changes:
         problems += _apply_change(table, change)
-    table.update({key: value for key, value in values.items() if value is not None})
+    table.update({k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None})
     return create_recipe(table, source, problems)
 
 
@@ -324,7 +325,7 @@ def _read_table(name: str) -> tuple[dict[str, Any], str]:
     builtin = builtin_recipes()
     if name in builtin:
         return tomllib.loads(builtin[name]), f"recipe '{name}'"
-    path = Path(name)
+    path = Path(name).expanduser()
     if not path.is_file():
         near = difflib.get_close_matches(name, builtin, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""

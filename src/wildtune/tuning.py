@@ -9,7 +9,6 @@ The test photos are divided off first; nothing behind that has their records.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,11 +48,12 @@ _MOST_FOR_ORIGIN = 0.15
 
 
 def tune(
-    source: str | Path,
+    photos: str | Path,
     recipe: Recipe,
     out: str | Path,
     trials: int | None = None,
     minutes: float | None = None,
+    *,
     reporter: Reporter | None = None,
     detections: Detections | None = None,
     corrections: str | Path | None = None,
@@ -67,20 +67,20 @@ def tune(
     when `out` or that folder exists, RecipeError for a recipe without a head's stage, and what `job.train` raises for
     photos and weights.
     """
-    began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
+    began, out, reporter = time.monotonic(), files.user_path(out), reporter or Reporter()
     folder, spoken = folder_of(out), find_language(language)
     _check_out(out, folder)
     _check_budget(trials, minutes)
-    job.require_outside(out, Path(source))
+    job.require_outside(folder, photos)
     check_backbone(recipe.backbone)
     _head_stage(recipe)
     recipe = job.with_absolute_paths(recipe)
     if trials is None and minutes is None:
         minutes = USUAL_MINUTES
-    catalogue = job.load_corrected(source, reporter, detections, corrections)
+    catalogue = job.load_corrected(photos, reporter, detections, corrections)
     split = split_photos(audit_photos(catalogue, reporter), recipe.split)
-    about = {"photos": str(Path(source).resolve()), "trials": trials, "minutes": minutes, "data_key": data_key(split)}
-    about |= {**job.detections_record(detections), **spoken.record()}
+    about = {"trials": trials, "minutes": minutes, "data_key": data_key(split)}
+    about |= {**job.places_record(photos, detections), **spoken.record()}
     job.copy_corrections(corrections, folder)
     if corrections:
         about["corrections"] = files.sha256_file(folder / "corrections.csv")
@@ -91,29 +91,30 @@ def tune(
 
 def resume_tuning(
     out: str | Path,
-    source: str | Path | None = None,
+    photos: str | Path | None = None,
     trials: int | None = None,
     minutes: float | None = None,
-    reporter: Reporter | None = None,
+    *,
     detections_path: str | Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Tuning:
     """Go on with a tuning, or help another process that is at work on it; no finished trial is done again.
 
     `trials` is another number of trials in all, `minutes` so many more; without them what was asked for at first is
-    brought to its end. `source` and `detections_path` say where the photos and the detector's results are now, if
+    brought to its end. `photos` and `detections_path` say where the photos and the detector's results are now, if
     they have moved. Raises CommandError when there is nothing to go on with, or the photos have changed.
     """
-    began, out, reporter = time.monotonic(), Path(out), reporter or Reporter()
+    began, out, reporter = time.monotonic(), files.user_path(out), reporter or Reporter()
     folder = folder_of(out)
     if not (folder / _ABOUT).exists():
         raise CommandError(f"{folder} holds no tuning to go on with. Start one: wildtune tune PHOTOS --out {out}")
     _check_budget(trials, minutes)
-    about = json.loads((folder / _ABOUT).read_text("utf-8"))
+    about = files.read_json(folder / _ABOUT)
     recorded_language(about)  # one that is not known is better said now than after the search
     recipe = load_recipe(str(folder / "start.toml"))
     command = f"wildtune tune --resume --out {out}"
     detections = job.moved_detections(folder, about.get("detections"), detections_path, command)
-    catalogue = job.load_catalogue(source or about["photos"], reporter, detections)
+    catalogue = job.load_catalogue(photos or about["photos"], reporter, detections)
     catalogue = job.correct_again(catalogue, about.get("corrections", ""), folder)
     split = split_photos(audit_photos(catalogue, reporter), recipe.split)
     if about["data_key"] != data_key(split):
@@ -127,13 +128,18 @@ def resume_tuning(
     if minutes is not None:
         with Ledger(folder) as ledger:
             more["minutes"] = ledger.spent() / 60 + minutes
-    about |= more | job.places_record(source, detections)
+    about |= more | job.places_record(photos, detections)
     _save_about(folder, about)
     return _search(split.without("test"), catalogue, recipe, out, about, reporter, began)
 
 
 def folder_of(out: Path) -> Path:
-    """Return the folder beside a tuned recipe that holds its trials and its page."""
+    """Return the folder beside a tuned recipe that holds its trials and its page.
+
+    Raises CommandError when `out` cannot be the name of a recipe.
+    """
+    if out.suffix.lower() != ".toml":
+        raise CommandError(f"--out must be a file that ends in .toml, the recipe to write. Got {out}.")
     return out.with_name(f"{out.stem}-tune")
 
 
@@ -377,8 +383,6 @@ def _head_stage(recipe: Recipe) -> int:
 
 
 def _check_out(out: Path, folder: Path) -> None:
-    if out.suffix.lower() != ".toml":
-        raise CommandError(f"--out must be a file that ends in .toml, the recipe to write. Got {out}.")
     if (folder / _ABOUT).exists():
         raise CommandError(
             f"{folder} holds a tuning already. Choose another --out, or go on with it:\n"

@@ -85,7 +85,7 @@ def test_a_run_on_crops_is_resumed_on_the_same_crops(
     ]
     (tmp_path / "md.json").write_text(json.dumps(megadetector(images)))
     detections = Detections(tmp_path / "md.json", threshold=0.5, margin=0.1)
-    run = job.train(photos, small_recipe("stages.0.epochs=1", "stages.1.epochs=1"), tmp_path / "run", None, detections)
+    run = job.train(photos, small_recipe("stages.0.epochs=1", "stages.1.epochs=1"), tmp_path / "run", detections=detections)
     assert sum(sum(counts.values()) for counts in run.plan.counts.values()) == 2 * len(images)
     before = (run.folder / "evaluation.json").read_bytes()
     assert job.resume(run.folder).folder == run.folder

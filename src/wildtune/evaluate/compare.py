@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wildtune import files
 from wildtune.check.groups import number_groups, unite_groups
 from wildtune.errors import CommandError
 from wildtune.evaluate.calibration import CalibrationGap, calibration_gap, debiased_square
@@ -141,10 +142,10 @@ def compare_runs(runs: Sequence[str | Path]) -> RunsComparison:
     """
     if len(runs) < 2:
         raise CommandError("A comparison needs at least two runs: wildtune compare RUN RUN")
-    names = [str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise CommandError(f"Each run once, please. Got {', '.join(names)}.")
-    return compare_contenders([load_contender(Path(run)) for run in runs])
+    folders = [files.user_path(run) for run in runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise CommandError(f"Each run once, please. Got {', '.join(map(str, runs))}.")
+    return compare_contenders([load_contender(folder) for folder in folders])
 
 
 def load_contender(run: Path) -> Contender:

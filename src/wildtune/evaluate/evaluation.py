@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,17 +252,18 @@ def save_evaluation(evaluation: RunEvaluation, path: Path) -> None:
 
 
 def load_evaluation(path: Path) -> RunEvaluation:
-    """Read what `save_evaluation` wrote."""
-    table = json.loads(path.read_text("utf-8"))
+    """Read what `save_evaluation` wrote. Raises CommandError where that is missing or damaged."""
+    table = files.read_json(path)
 
     def key(text: str) -> tuple[str, str]:
         stage, side = text.split("/")
         return stage, side
 
-    return RunEvaluation(
-        sides={k: Evaluation.model_validate(v) for k, v in table["sides"].items()},
-        before={key(k): Evaluation.model_validate(v) for k, v in table["before"].items()},
-        comparisons={key(k): Comparison.model_validate(v) for k, v in table["comparisons"].items()},
-        random_split=RandomSplit.model_validate(table["random_split"]) if "random_split" in table else None,
-        trust=TrustScore.model_validate(table["calibration"]) if "calibration" in table else None,
-    )
+    with files.reading(path):
+        return RunEvaluation(
+            sides={k: Evaluation.model_validate(v) for k, v in table["sides"].items()},
+            before={key(k): Evaluation.model_validate(v) for k, v in table["before"].items()},
+            comparisons={key(k): Comparison.model_validate(v) for k, v in table["comparisons"].items()},
+            random_split=RandomSplit.model_validate(table["random_split"]) if "random_split" in table else None,
+            trust=TrustScore.model_validate(table["calibration"]) if "calibration" in table else None,
+        )

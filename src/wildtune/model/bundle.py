@@ -7,7 +7,6 @@ bundle/bundle.json         the exact preprocessing, the calibration and where th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,9 +71,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     files.write_json(folder / _ABOUT, about)
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(run: str | Path) -> Bundle:
     """Open a bundle, or the bundle of a run folder. Raises CommandError when there is none or it is damaged."""
-    folder = bundle_folder(folder)
+    folder = bundle_folder(files.user_path(run))
     facts = load_facts(folder)
     model = create_classifier(facts.backbone, len(facts.class_names), facts.preprocess.size)
     try:
@@ -86,14 +85,16 @@ def load_bundle(folder: Path) -> Bundle:
 
 def load_facts(folder: Path) -> BundleFacts:
     """Return what a bundle, or that of a run folder, says of itself. Raises CommandError as `load_bundle` does."""
-    about = _read_about(bundle_folder(folder))
-    return BundleFacts(
-        backbone=about["backbone"],
-        class_names=tuple(about["class_names"]),
-        preprocess=Preprocess.model_validate(about["preprocess"]),
-        provenance=about["provenance"],
-        calibration=Calibration.model_validate(about["calibration"]) if about.get("calibration") else None,
-    )
+    folder = bundle_folder(folder)
+    about = _read_about(folder)
+    with files.reading(folder / _ABOUT):
+        return BundleFacts(
+            backbone=about["backbone"],
+            class_names=tuple(about["class_names"]),
+            preprocess=Preprocess.model_validate(about["preprocess"]),
+            provenance=about["provenance"],
+            calibration=Calibration.model_validate(about["calibration"]) if about.get("calibration") else None,
+        )
 
 
 def load_weights(folder: Path) -> tuple[str, Tensor, Tensor | None] | None:
@@ -122,15 +123,14 @@ def bundle_folder(folder: Path) -> Path:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     about_file = folder / _ABOUT
+    if (folder / "folds.json").exists():
+        raise CommandError(f"{folder} holds a cross-validation. Give one of its runs, such as {folder / 'fold-1'}.")
     if not about_file.exists():
         raise CommandError(
             f"There is no bundle in {folder}: expected bundle.json, config.json and model.safetensors.\n"
             "Give a run folder whose training has ended, or its bundle folder."
         )
-    try:
-        about: dict[str, Any] = json.loads(about_file.read_text("utf-8"))
-    except ValueError as error:
-        raise CommandError(f"{about_file} is damaged: {error}\nBring back the file the run made.") from error
+    about = files.read_json(about_file)
     if about.get("format") != FORMAT:
         raise CommandError(
             f"{about_file} has format {about.get('format')}; this version of wildtune reads {FORMAT}.\n"

@@ -51,7 +51,8 @@ class Split:
         _check_side(name)
         kept = [i for i, side in enumerate(self.sides) if side != name]
         photos, sides = tuple(self.photos[i] for i in kept), tuple(self.sides[i] for i in kept)
-        return replace(self, photos=photos, sides=sides, groups=tuple(self.groups[i] for i in kept))
+        groups = tuple(self.groups[i] for i in kept) if self.groups else ()
+        return replace(self, photos=photos, sides=sides, groups=groups)
 
     def targets(self, name: str) -> np.ndarray:
         """Return the class indices of one side's photos, int64 (N,), in the order of `side(name)`."""

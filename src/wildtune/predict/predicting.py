@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from wildtune import files
 from wildtune.errors import CommandError
 from wildtune.model.bundle import BundleFacts
 from wildtune.photos.catalogue import Catalogue
@@ -17,11 +18,12 @@ from wildtune.runtime import Precision
 
 def predict(
     run: str | Path,
-    source: str | Path,
-    reporter: Reporter | None = None,
-    detections: Detections | None = None,
+    photos: str | Path,
     coverage: float | None = None,
     precision: Precision = "float32",
+    *,
+    reporter: Reporter | None = None,
+    detections: Detections | None = None,
 ) -> Predictions:
     """Predict all photos of a folder, a file or another source with a run's (or a bundle's own) classifier.
 
@@ -31,18 +33,18 @@ def predict(
     little from those that were evaluated; raises CommandError on others.
     """
     reporter = reporter or Reporter()
-    predictor = open_predictor(Path(run), precision)
+    predictor = open_predictor(files.user_path(run), precision)
     facts = predictor.facts
     if coverage is not None:
         if facts.calibration is None:
             raise CommandError(f"{run} has no prediction sets: it was made before there were any. Train it anew.")
         facts = dataclasses.replace(facts, calibration=facts.calibration.with_coverage(coverage))
     say_what_it_knows(facts, detections, reporter)
-    catalogue = list_photos(source, detections=detections)
+    catalogue = list_photos(photos, detections=detections)
     say_notices(catalogue, reporter)
     with reporter.bar("predicting") as tell:
-        photos = tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
-        predictions = predictor.predict(catalogue, photos, tell)
+        in_order = tuple(sorted(catalogue.photos, key=lambda photo: photo.path))
+        predictions = predictor.predict(catalogue, in_order, tell)
     known = tuple(label if label in facts.class_names else "" for label in predictions.labels)
     return dataclasses.replace(predictions, labels=known, calibration=facts.calibration)
 

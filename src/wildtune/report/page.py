@@ -38,13 +38,12 @@ MOST_EXAMPLES = 8
 MOST_LETTERS = 48
 
 
-def write_report(content: RunContent, folder: Path) -> Path:
+def write_report(content: RunContent, folder: str | Path) -> Path:
     """Write `index.html`, `analysis.md` and every chart as SVG into `folder`; return the path of the page.
 
     Each file is replaced whole, and the same content gives the same bytes.
     """
-    sections = write_analysis(content)
-    charts = create_charts(content)
+    folder, sections, charts = files.user_path(folder), write_analysis(content), create_charts(content)
     for name, svg in charts.items():
         files.write_text(folder / f"{name}.svg", svg)
     files.write_text(folder / "analysis.md", analysis_markdown(content.title, sections))

@@ -70,8 +70,14 @@ def save_kept(model: nn.Module, run: Path, stage: str) -> None:
 
 
 def read_kept(run: Path, stage: str) -> dict[str, Tensor]:
-    """Return the weights that a stage kept, by name."""
-    return load_file(_kept_file(run, stage))
+    """Return the weights that a stage kept, by name. Raises CommandError where they are missing or damaged."""
+    path = _kept_file(run, stage)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CommandError(
+            f"{path} is missing or damaged: {error}\nBring it back, or train into another folder."
+        ) from error
 
 
 def load_kept(model: nn.Module, run: Path, stage: str) -> None:

@@ -64,11 +64,13 @@ def load_history(path: Path) -> tuple[EpochRecord, ...]:
     """Read what `save_history` wrote; no file is no history."""
     if not path.exists():
         return ()
-    return tuple(EpochRecord(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
+    with files.reading(path):
+        return tuple(EpochRecord(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
 
 
 def load_moves(path: Path) -> tuple[StageMove, ...]:
     """Read how far each stage moved its weights; no file, as in runs of the time before there was one, is nothing."""
     if not path.exists():
         return ()
-    return tuple(StageMove(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
+    with files.reading(path):
+        return tuple(StageMove(**json.loads(line)) for line in path.read_text("utf-8").splitlines())

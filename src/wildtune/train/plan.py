@@ -160,5 +160,6 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 
 def load_plan(path: Path) -> Plan:
-    """Read what `save_plan` wrote."""
-    return Plan.model_validate(tomllib.loads(path.read_text("utf-8")))
+    """Read what `save_plan` wrote. Raises CommandError where that is missing or damaged."""
+    with files.reading(path):
+        return Plan.model_validate(tomllib.loads(path.read_text("utf-8")))
