@@ -228,7 +228,9 @@ def _try(asked: argparse.Namespace, study: optuna.Study, source: Path, folder: P
     print(f"== full training {trial.number}: {trial.params}", file=sys.stderr)
     state, value = TrialState.COMPLETE, None
     try:
-        value = wt.train(source, recipe, run, reporter=Watcher(trial, run, recipe.stages[0].epochs, deadline)).evaluation
+        value = wt.train(
+            source, recipe, run, reporter=Watcher(trial, run, recipe.stages[0].epochs, deadline)
+        ).evaluation
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except (TimeUp, TrainingError) as error:

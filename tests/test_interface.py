@@ -174,6 +174,46 @@ def test_missing_photos_end_with_3_and_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_place_where_no_file_can_be_is_said_before_anything_is_predicted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(predicting, "predict", lambda *_, **__: pytest.fail("predicted"))
+    (tmp_path / "file").write_text("x", "utf-8")
+    for out, message in (
+        (tmp_path, "is a folder. Give the name of a file"),
+        (tmp_path / "file" / "x.csv", "no folder"),
+    ):
+        assert run_main(monkeypatch, "predict", str(tmp_path), str(tmp_path), "--out", str(out)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_not_said_to_be_an_unfinished_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_main(monkeypatch, "evaluate", str(tmp_path)) == 2
+    assert f"{tmp_path} is no run folder" in capsys.readouterr().err
+    (tmp_path / "bundle.json").write_text("{}", "utf-8")
+    assert run_main(monkeypatch, "evaluate", str(tmp_path)) == 2
+    assert "is a bundle, which has no scores" in capsys.readouterr().err
+
+
+def test_a_run_that_its_photos_or_the_disk_stop_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+
+    def stop(*_: object, **__: object) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "plan.toml").write_text("", "utf-8")
+        raise OSError(28, "No space left on device", "store")
+
+    monkeypatch.setattr(wildtune.job, "train", stop)
+    assert run_main(monkeypatch, "train", str(tmp_path / "photos"), "--out", str(tmp_path / "run")) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "wildtune: store: No space left on device."
+    assert last.endswith(f"go on with: wildtune train --resume {tmp_path / 'run'}")
+
+
 def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys\n"

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def home(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wt.train(photos, short_recipe(), tmp_path_factory.mktemp("runs") / "run").folder
+
+
+def report_in_english(run: Path) -> Path:
+    return wt.report_again(run, "en")
 
 
 def test_functions_take_what_the_reference_says() -> None:
@@ -79,11 +84,11 @@ def test_a_recipe_is_read_by_a_path_too(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_one_is_said_before_any_work(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", "utf-8")
-    for out in (tmp_path / "file" / "run", tmp_path / "file"):
-        with pytest.raises(CommandError, match="is a file|exists already"):
-            wt.train(photos, short_recipe(), out)
-        with pytest.raises(CommandError, match="is a file"):
+    for out, message in ((tmp_path / "file" / "run", "which is no folder"), (tmp_path / "file", "is a file")):
+        with pytest.raises(CommandError, match=message):
             wt.check(photos, out=out)
+    with pytest.raises(CommandError, match="which is no folder"):
+        wt.train(photos, short_recipe(), tmp_path / "file" / "run")
     with pytest.raises(CommandError, match=r"ends in \.toml"):
         wt.tune(photos, short_recipe(), ".")
 
@@ -116,24 +121,24 @@ def test_labels_of_photos_none_of_which_is_usable_are_not_judged(start_weights: 
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "use"),
     [
-        *(("bundle/bundle.json", text) for text in ("[]", "{", '{"format": 1}')),
-        *(("plan.toml", text) for text in ("seed =", "seed = 3\n")),
-        *(("environment.json", text) for text in ("{", "[1]")),
-        *(("evaluation.json", text) for text in ("{}", "{")),
-        ("metrics.jsonl", "{}\n"),
-        ("checkpoints/stages/transfer.safetensors", "x"),
+        *(("bundle/bundle.json", text, wt.load_bundle) for text in ("[]", "{", '{"format": 1}')),
+        *(("plan.toml", text, wt.resume) for text in ("seed =", "seed = 3\n")),
+        *(("environment.json", text, wt.resume) for text in ("{", "[1]")),
+        *(("evaluation.json", text, report_in_english) for text in ("{}", "{")),
+        ("metrics.jsonl", "{}\n", report_in_english),
+        ("checkpoints/stages/transfer.safetensors", "x", wt.resume),
     ],
 )
-def test_a_damaged_file_of_a_run_is_named(run: Path, tmp_path: Path, name: str, content: str) -> None:
+def test_a_damaged_file_of_a_run_is_named(
+    run: Path, tmp_path: Path, name: str, content: str, use: Callable[[Path], object]
+) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / name).write_text(content, "utf-8")
     with pytest.raises(CommandError, match=re.escape(str(copy / name))):
-        wt.load_bundle(copy)
-        wt.report_again(copy, "en")
-        wt.resume(copy)
+        use(copy)
 
 
 def test_one_run_twice_is_no_comparison(run: Path) -> None:

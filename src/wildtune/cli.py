@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
-from wildtune.errors import CommandError, WildtuneError
+from wildtune.errors import CommandError, PhotosError, WildtuneError
 
 if TYPE_CHECKING:
     from wildtune.photos.sources import Detections
@@ -139,12 +139,15 @@ def check(
     with _quick_imports():
         from wildtune import job
         from wildtune.photos.audit import save_findings
+        from wildtune.wording import plain
 
     table = out if out is not None and out.suffix.lower() == ".csv" else None
+    if table is not None:
+        _require_file_place(table)
     chosen = _detections(detections, detection_threshold)
     findings = job.check(photos, detections=chosen, recipe=recipe, out=None if table else out)
     for finding in findings.findings:
-        print(f"{finding.severity}: {finding.kind}: {finding.path or 'all'}: {finding.detail}")
+        print(plain(f"{finding.severity}: {finding.kind}: {finding.path or 'all'}: {finding.detail}"))
     if table:
         save_findings(findings, table)
 
@@ -250,6 +253,8 @@ def compare(
         from wildtune import files
         from wildtune.evaluate.compare import compare_runs, describe_comparison
 
+    if out is not None:
+        _require_file_place(out)
     found = compare_runs(runs)
     if out is not None:
         files.write_text(out, found.model_dump_json(indent=1) + "\n")
@@ -285,6 +290,8 @@ def predict(
     from wildtune.wording import counted
 
     crops = _detections(detections, detection_threshold)
+    if out is not None:
+        _require_file_place(out)
     predictions = predict_photos(
         run, photos, detections=crops, coverage=coverage, precision=cast("Precision", precision)
     )
@@ -353,6 +360,15 @@ def _require_photos(photos: str | None) -> None:
         require_source(photos)
 
 
+def _require_file_place(out: Path) -> None:
+    """Raise CommandError where no file can be written to --out: before the work is done whose result it is to hold."""
+    from wildtune import files
+
+    if out.is_dir():
+        raise CommandError(f"--out {out} is a folder. Give the name of a file, such as {out / 'result.csv'}.")
+    files.require_place(out)
+
+
 def _detections(file: Path | None, threshold: float | None) -> Detections | None:
     """Return the options about detections as the value that the rest of the program knows."""
     from wildtune.photos.sources import Detections
@@ -385,8 +401,12 @@ def _holds_a_plan(run: Path) -> bool:
     return any((run / name).exists() for name in ("plan.toml", "folds.json"))
 
 
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
 class _saying_how_to_resume:
-    """On Ctrl-C within the block, make the last line say how to go on."""
+    """On Ctrl-C within the block, make the last line say how to go on; and where photos or disk stop what was begun."""
 
     def __init__(self, run: Path, command: str = "", is_begun: Callable[[Path], bool] = _holds_a_plan) -> None:
         self.run, self.command, self.is_begun = run, command or f"wildtune train --resume {run}", is_begun
@@ -394,10 +414,13 @@ class _saying_how_to_resume:
     def __enter__(self) -> None:
         import signal
 
+        self.was_begun = self.is_begun(self.run)
         # A batch system ends jobs with SIGTERM: treat it as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, PhotosError | OSError) and not self.was_begun and self.is_begun(self.run):
+            error.add_note(f"What was finished is kept. Once that is mended, go on with: {self.command}")
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             if self.is_begun(self.run):
                 print(f"Interrupted. Go on with: {self.command}", file=sys.stderr)
@@ -423,13 +446,13 @@ def main() -> None:
     except WildtuneError as error:
         if debug:
             raise
-        print(f"wildtune: {error}", file=sys.stderr)
+        print("\n".join([f"wildtune: {error}", *_notes(error)]), file=sys.stderr)
         sys.exit(error.exit_status)
     except OSError as error:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"wildtune: {where}{error.strerror or error}. Nothing that was finished is lost.", file=sys.stderr)
+        print("\n".join([f"wildtune: {where}{error.strerror or error}.", *_notes(error)]), file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         # torch has no type of its own for the memory of a CPU, whose allocators say one of these.

@@ -38,6 +38,15 @@ def sha256_array(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def require_place(path: Path, option: str = "--out") -> None:
+    """Raise CommandError where nothing can be made at `path`, which `option` gave: ask before any work is done."""
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if there != path and not there.is_dir():
+        raise CommandError(f"{option} {path} lies below {there}, which is no folder. Choose another.")
+    if not os.access(there, os.W_OK):
+        raise CommandError(f"{option} {path} cannot be written: you may not write to {there}. Choose another.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there replaces `path` when the block ends well.

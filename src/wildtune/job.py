@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -216,11 +215,17 @@ def evaluate(
 def saved_scores(run: str | Path) -> RunEvaluation:
     """Return all scores of a finished run. Raises CommandError when it has none yet."""
     path = files.user_path(run) / "evaluation.json"
-    if (path.parent / "folds.json").exists():
-        raise CommandError(f"{run} holds a cross-validation. Give one of its runs, such as {path.parent / 'fold-1'}.")
-    if not path.exists():
+    folder = path.parent
+    if (folder / "folds.json").exists():
+        raise CommandError(f"{run} holds a cross-validation. Give one of its runs, such as {folder / 'fold-1'}.")
+    if not path.exists() and (folder / "plan.toml").exists():
         raise CommandError(
             f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
+        )
+    if not path.exists():
+        what = "a bundle, which has no scores" if (folder / "bundle.json").exists() else "no run folder"
+        raise CommandError(
+            f"{run} is {what}. Give the folder that `wildtune train` has written, or PHOTOS to score it on."
         )
     return load_evaluation(path)
 
@@ -421,15 +426,13 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def require_outside(out: Path, photos: str | Path) -> None:
-    """Raise CommandError when a folder to write to lies among the photos, or cannot be one."""
+    """Raise CommandError when a folder to write to lies among the photos, or cannot be made or written to."""
     where = files.user_path(photos)
     if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
         raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise CommandError(f"--out {out} must be a folder, and {there} is a file. Choose another.")
-    if not os.access(there, os.W_OK):
-        raise CommandError(f"--out {out} cannot be written: you may not write to {there}. Choose another.")
+    if out.exists() and not out.is_dir():
+        raise CommandError(f"--out {out} must be a folder, and is a file. Choose another.")
+    files.require_place(out)
 
 
 def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from shapes import BACKBONE
 from wildtune.errors import RecipeError, WeightsError
@@ -93,6 +93,24 @@ def test_a_damaged_file_is_a_weights_error(tmp_path: Path, content: bytes) -> No
     path.write_bytes(content)
     with pytest.raises(WeightsError):
         create_pretrained("tf_efficientnet_b0", str(path), 3, None)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 3000, -1])
+def test_a_safetensors_file_that_is_cut_short_is_said_to_be(weights_file: Path, tmp_path: Path, kept: int) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(
+        weights_file.read_bytes()[:kept] if kept != 5 else b"version of the file that is kept elsewhere\n" * 5
+    )
+    with pytest.raises(WeightsError, match=r"cut\.safetensors is damaged"):
+        create_pretrained(BACKBONE, str(cut), 3, None)
+
+
+def test_values_that_are_no_numbers_are_refused(weights_file: Path, tmp_path: Path) -> None:
+    state = load_file(weights_file)
+    state["conv_stem.weight"][0, 0, 0, 0] = torch.nan
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight holds values that are no finite numbers"):
+        create_pretrained(BACKBONE, str(tmp_path / "nan.safetensors"), 3, None)
 
 
 def test_a_missing_file_is_a_weights_error(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_a_run_on_crops_is_resumed_on_the_same_crops(
     ]
     (tmp_path / "md.json").write_text(json.dumps(megadetector(images)))
     detections = Detections(tmp_path / "md.json", threshold=0.5, margin=0.1)
-    run = job.train(photos, small_recipe("stages.0.epochs=1", "stages.1.epochs=1"), tmp_path / "run", detections=detections)
+    run = job.train(
+        photos, small_recipe("stages.0.epochs=1", "stages.1.epochs=1"), tmp_path / "run", detections=detections
+    )
     assert sum(sum(counts.values()) for counts in run.plan.counts.values()) == 2 * len(images)
     before = (run.folder / "evaluation.json").read_bytes()
     assert job.resume(run.folder).folder == run.folder
@@ -263,9 +265,9 @@ def test_predictions_survive_their_file(run: job.Run, photos: Path, tmp_path: Pa
 
 
 def test_evaluating_on_photos_of_unknown_classes_is_an_error(run: job.Run, tmp_path: Path) -> None:
-    for name in ("ant", "bee"):
+    for number, name in enumerate(("ant", "bee")):
         (tmp_path / "insects" / name).mkdir(parents=True)
-        draw_shape("disc", 1).save(tmp_path / "insects" / name / f"{name}.png")
+        draw_shape("disc", number).save(tmp_path / "insects" / name / f"{name}.png")
     with pytest.raises(PhotosError, match="disc, square, stripes"):
         job.evaluate(run.folder, tmp_path / "insects")
 

@@ -79,7 +79,9 @@ def load_bundle(run: str | Path) -> Bundle:
     try:
         model.load_state_dict(load_file(folder / _WEIGHTS))
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise CommandError(f"{folder / _WEIGHTS} is missing or damaged: {error}") from error
+        raise CommandError(
+            f"{folder / _WEIGHTS} is missing or damaged: {error}\nBring back the file that wildtune wrote there."
+        ) from error
     return Bundle(**vars(facts), model=model)
 
 

@@ -73,7 +73,11 @@ def read_state(path: Path, backbone: str) -> dict[str, Tensor]:
         return convert_keras_efficientnet(path, backbone)
     try:
         state = load_file(path)
-    except SafetensorError:
+    except SafetensorError as error:
+        if path.suffix == ".safetensors":
+            raise WeightsError(
+                f"{path} is damaged: {error}.\nIt is cut short, or stands for a file kept elsewhere: bring it again."
+            ) from error
         state = _read_torch_file(path)
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
@@ -82,7 +86,7 @@ def load_backbone_weights(model: nn.Module, state: dict[str, Tensor], path: Path
     """Copy a state dict into the model's backbone; return notes on what was dropped.
 
     The head is always dropped: its classes are not ours. Raises WeightsError when a tensor of the backbone is
-    missing or has another shape.
+    missing, has another shape or holds values that are no finite numbers.
     """
     prefix = head_prefix(model)
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(prefix)}
@@ -95,6 +99,12 @@ def load_backbone_weights(model: nn.Module, state: dict[str, Tensor], path: Path
     other_shape = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     if missing or other_shape:
         raise WeightsError(_mismatch_message(path, backbone, wanted, state, missing, other_shape))
+    broken = [k for k in wanted if k in state and not state[k].isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{path} is damaged: {broken[0]} holds values that are no finite numbers ({len(broken)} tensors do).\n"
+            "Bring it again from where it came."
+        )
     model.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
     head = state.get(f"{prefix}weight")
     extra = [k for k in state if k not in wanted and not k.startswith(prefix)]
@@ -175,9 +185,11 @@ def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        # torch says how to load what is not plain all the same, which wildtune never does.
+        reason = "" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
         raise WeightsError(
             f"{path} could not be read as weights: expected safetensors, a PyTorch file of plain tensors, or Keras' "
-            f"HDF5.\nFound: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
+            f"HDF5.\n{f'Found: {reason}' if reason else 'It is none of these.'}\n"
             "A PyTorch file that holds a whole pickled model is refused, because opening it can run any code: save "
             "its state_dict() instead."
         ) from error

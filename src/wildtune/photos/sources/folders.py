@@ -98,6 +98,8 @@ def visible_entries(folder: Path) -> list[Path]:
 
 def describe_missing(path: Path) -> str:
     """Say which part of a path is not there, and the nearest name that is. Raises OSError where none can be read."""
+    if os.path.lexists(path):
+        return f"{path} is a link to what is not there." if path.is_symlink() else f"{path} is neither file nor folder."
     while not os.path.isdir(path.parent):
         path = path.parent
     by_lower = {entry.name.lower(): entry for entry in visible_entries(path.parent)}
