@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,13 @@ def enlarge(data: bytes, megapixels: float) -> bytes:
     encoded = io.BytesIO()
     photo.resize((round(photo.width * scale), round(photo.height * scale))).save(encoded, "JPEG", quality=90)
     return encoded.getvalue()
+
+
+def keep(photo: np.ndarray, path: Path) -> np.ndarray:
+    """Return a decoded photo as a file that is mapped into memory, as a training's store has it."""
+    np.save(path, photo)
+    mapped: np.ndarray = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def spend(work: Callable[[], object], count: int) -> float:
@@ -64,7 +72,8 @@ def main() -> None:
     def reduced(data: bytes) -> np.ndarray:
         return shrink_photo(decode_photo(data, asked.side), asked.side)
 
-    kept = [reduced(data) for data in encoded]
+    folder = tempfile.TemporaryDirectory()
+    kept = [keep(reduced(data), Path(folder.name) / f"{number}.npy") for number, data in enumerate(encoded)]
     kinds = {
         "decoded whole": lambda: [load_pixels(whole(data)) for data in encoded],
         "at reduced scale": lambda: [load_pixels(reduced(data)) for data in encoded],

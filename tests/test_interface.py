@@ -14,7 +14,7 @@ import typer.main
 import wildtune
 import wildtune.errors
 import wildtune.job
-from wildtune import cli
+from wildtune import cli, runtime
 from wildtune.predict import predicting
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
@@ -202,16 +202,32 @@ def test_a_run_that_its_photos_or_the_disk_stop_says_how_to_go_on(
 ) -> None:
     (tmp_path / "photos").mkdir()
 
-    def stop(*_: object, **__: object) -> None:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "plan.toml").write_text("", "utf-8")
-        raise OSError(28, "No space left on device", "store")
+    full, gone = OSError(28, "No space left on device", "store"), wildtune.errors.PhotosError("a photo is gone")
 
-    monkeypatch.setattr(wildtune.job, "train", stop)
-    assert run_main(monkeypatch, "train", str(tmp_path / "photos"), "--out", str(tmp_path / "run")) == 2
-    first, last = capsys.readouterr().err.splitlines()
-    assert first == "wildtune: store: No space left on device."
-    assert last.endswith(f"go on with: wildtune train --resume {tmp_path / 'run'}")
+    def stops(error: Exception, with_plan: bool) -> None:
+        def stop(*_: object, **__: object) -> None:
+            (tmp_path / "run").mkdir(exist_ok=True)
+            if with_plan:
+                (tmp_path / "run" / "plan.toml").write_text("", "utf-8")
+            raise error
+
+        monkeypatch.setattr(wildtune.job, "train", stop)
+        monkeypatch.setattr(wildtune.job, "resume", stop)
+
+    def said(*arguments: str, status: int) -> list[str]:
+        assert run_main(monkeypatch, "train", *arguments) == status
+        return capsys.readouterr().err.splitlines()
+
+    begin, go_on = (str(tmp_path / "photos"), "--out", str(tmp_path / "run")), ("--resume", str(tmp_path / "run"))
+    note = f"What was finished is kept. Once that is mended, go on with: wildtune train --resume {tmp_path / 'run'}"
+    stops(gone, with_plan=False)
+    assert said(*begin, status=3) == ["wildtune: a photo is gone"]
+    stops(gone, with_plan=True)
+    assert said(*begin, status=3) == ["wildtune: a photo is gone", note]
+    stops(wildtune.errors.PhotosError("the photos are gone"), with_plan=True)
+    assert said(*go_on, status=3) == ["wildtune: the photos are gone"]
+    stops(full, with_plan=True)
+    assert said(*go_on, status=2) == ["wildtune: store: No space left on device.", note]
 
 
 def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> None:
@@ -224,6 +240,17 @@ def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["3", "False"]
+
+
+def test_processors_of_one_name_are_told_apart_by_what_they_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = set()
+    for flags in ("avx2 fma", "avx2 fma avx512f"):
+        known = {"model name": "AMD EPYC", "flags": flags}
+        monkeypatch.setattr(runtime, "_cpuinfo", known.__getitem__)
+        runtime.processor_kind.cache_clear()
+        kinds.add(runtime.processor_kind())
+    runtime.processor_kind.cache_clear()
+    assert len(kinds) == 2
 
 
 @pytest.mark.parametrize("cache", ["ours", "given", "not writable"])

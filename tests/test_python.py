@@ -13,12 +13,18 @@ import pytest
 
 import wildtune as wt
 from shapes import draw_shape, small_recipe
+from wildtune import files
 from wildtune.errors import CommandError, PhotosError
 from wildtune.recipe import Recipe, dump_recipe
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "reference" / "python.md"
 # Said once for all functions below their table.
 SAID_ONCE = ("reporter", "detections")
+REPORTING = {
+    *("train", "resume", "train_folds", "resume_folds", "tune", "resume_tuning"),
+    *("predict", "evaluate", "check", "report_again"),
+}
+CROPPING = {"train", "train_folds", "tune", "predict", "evaluate", "check", "load_photos"}
 
 
 def short_recipe(*changes: str) -> Recipe:
@@ -55,6 +61,8 @@ def test_functions_take_what_the_reference_says() -> None:
             for parameter in signature.parameters.values()
             if parameter.name not in SAID_ONCE
         ]
+        assert ("reporter" in signature.parameters) == (name in REPORTING), name
+        assert ("detections" in signature.parameters) == (name in CROPPING), name
         said = str(signature.replace(parameters=kept, return_annotation=inspect.Signature.empty))[1:-1]
         assert said == documented.replace('"', "'"), name
 
@@ -65,6 +73,8 @@ def test_a_path_from_home_is_read_written_and_recorded_as_one_place(home: Path, 
     assert json.loads((run.folder / "environment.json").read_text("utf-8"))["photos"] == str(home / "photos")
     assert wt.resume("~/runs/a").folder == run.folder
     assert wt.load_bundle("~/runs/a").class_names == run.bundle.class_names
+    assert wt.report_again("~/runs/a", "en") == run.folder / "report" / "index.html"
+    assert wt.evaluate("~/runs/a", "~/photos").without_prediction == 0
     assert len(wt.predict("~/runs/a", "~/photos")) == len(wt.load_photos("~/photos").photos)
     for out in ("~/photos/run", home / "photos" / "run"):
         for source in ("~/photos", home / "photos"):
@@ -117,7 +127,7 @@ def test_labels_of_photos_none_of_which_is_usable_are_not_judged(start_weights: 
     recipe = small_recipe().model_copy(update={"weights": str(start_weights)})
     found = wt.check(tmp_path / "p", recipe, tmp_path / "out")
     assert not found.usable
-    assert "no photo is usable" in (tmp_path / "out" / "check.html").read_text("utf-8")
+    assert "no usable photo has a label" in (tmp_path / "out" / "check.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -139,6 +149,20 @@ def test_a_damaged_file_of_a_run_is_named(
     (copy / name).write_text(content, "utf-8")
     with pytest.raises(CommandError, match=re.escape(str(copy / name))):
         use(copy)
+
+
+def test_a_file_goes_where_its_folder_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "closed").mkdir()
+    for name in ("open", "closed"):
+        (tmp_path / name / "x.csv").write_text("", "utf-8")
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) == tmp_path / "open")  # also where root runs the tests
+    files.require_place(tmp_path / "open" / "x.csv")
+    files.require_place(tmp_path / "open" / "new.csv")
+    files.require_place(tmp_path / "open" / "new" / "folder")
+    for place in ("closed", "closed/x.csv", "closed/new.csv", "closed/new/folder"):
+        with pytest.raises(CommandError, match="you may not write to"):
+            files.require_place(tmp_path / place)
 
 
 def test_one_run_twice_is_no_comparison(run: Path) -> None:

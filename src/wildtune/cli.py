@@ -141,9 +141,7 @@ def check(
         from wildtune.photos.audit import save_findings
         from wildtune.wording import plain
 
-    table = out if out is not None and out.suffix.lower() == ".csv" else None
-    if table is not None:
-        _require_file_place(table)
+    table = _file_place(out, "findings.csv") if out is not None and out.suffix.lower() == ".csv" else None
     chosen = _detections(detections, detection_threshold)
     findings = job.check(photos, detections=chosen, recipe=recipe, out=None if table else out)
     for finding in findings.findings:
@@ -230,13 +228,11 @@ def evaluate(
             raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
         if folds.is_folds(run):
             print(describe_folds(folds.saved_folds(run)))
-            if language is not None:
-                folds.report_again(run, language)
-            return
-        saved = job.saved_scores(run)
-        print(describe_evaluation(saved.headline))
-        if saved.trust is not None:
-            print(f"\n{describe_trust(saved.trust)}")
+        else:
+            saved = job.saved_scores(run)
+            print(describe_evaluation(saved.headline))
+            if saved.trust is not None:
+                print(f"\n{describe_trust(saved.trust)}")
         if language is not None:
             folds.report_again(run, language)
         return
@@ -249,15 +245,14 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
 ) -> None:
     """Say whether runs differ by more than chance, on the test photos they have in common."""
+    place = _file_place(out, "comparison.json")
     with _quick_imports():
         from wildtune import files
         from wildtune.evaluate.compare import compare_runs, describe_comparison
 
-    if out is not None:
-        _require_file_place(out)
     found = compare_runs(runs)
-    if out is not None:
-        files.write_text(out, found.model_dump_json(indent=1) + "\n")
+    if place is not None:
+        files.write_text(place, found.model_dump_json(indent=1) + "\n")
     print(describe_comparison(found))
 
 
@@ -283,6 +278,7 @@ def predict(
         raise CommandError(f"--to must be csv in this version. Got {to!r}.")
     if precision not in PRECISIONS:
         raise CommandError(f"--precision must be {' or '.join(PRECISIONS)}. Got {precision!r}.")
+    place = _file_place(out, "predictions.csv")
     with _quick_imports():
         from wildtune.predict.predicting import predict as predict_photos
     from wildtune.errors import PhotosError
@@ -290,13 +286,11 @@ def predict(
     from wildtune.wording import counted
 
     crops = _detections(detections, detection_threshold)
-    if out is not None:
-        _require_file_place(out)
     predictions = predict_photos(
         run, photos, detections=crops, coverage=coverage, precision=cast("Precision", precision)
     )
-    if out:
-        save_predictions(predictions, out)
+    if place:
+        save_predictions(predictions, place)
     else:
         sys.stdout.write(predictions_csv(predictions))
     unread = sum(bool(error) for error in predictions.errors)
@@ -360,13 +354,20 @@ def _require_photos(photos: str | None) -> None:
         require_source(photos)
 
 
-def _require_file_place(out: Path) -> None:
-    """Raise CommandError where no file can be written to --out: before the work is done whose result it is to hold."""
+def _file_place(out: Path | None, example: str) -> Path | None:
+    """Return where --out puts a file, before the work is done whose result it is to hold.
+
+    Raises CommandError where no file can be written; for a folder it proposes the name `example`.
+    """
     from wildtune import files
 
-    if out.is_dir():
-        raise CommandError(f"--out {out} is a folder. Give the name of a file, such as {out / 'result.csv'}.")
-    files.require_place(out)
+    if out is None:
+        return None
+    path = files.user_path(out)
+    if path.is_dir():
+        raise CommandError(f"--out {out} is a folder. Give the name of a file, such as {out / example}.")
+    files.require_place(path)
+    return path
 
 
 def _detections(file: Path | None, threshold: float | None) -> Detections | None:
@@ -398,7 +399,7 @@ def _quick_imports() -> Iterator[None]:
 
 
 def _holds_a_plan(run: Path) -> bool:
-    return any((run / name).exists() for name in ("plan.toml", "folds.json"))
+    return any((folder / "plan.toml").exists() for folder in (run, *run.glob("fold-*")))
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -409,7 +410,8 @@ class _saying_how_to_resume:
     """On Ctrl-C within the block, make the last line say how to go on; and where photos or disk stop what was begun."""
 
     def __init__(self, run: Path, command: str = "", is_begun: Callable[[Path], bool] = _holds_a_plan) -> None:
-        self.run, self.command, self.is_begun = run, command or f"wildtune train --resume {run}", is_begun
+        self.run, self.is_begun = Path(os.path.expanduser(run)), is_begun
+        self.command = command or f"wildtune train --resume {run}"
 
     def __enter__(self) -> None:
         import signal
@@ -419,7 +421,9 @@ class _saying_how_to_resume:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, PhotosError | OSError) and not self.was_begun and self.is_begun(self.run):
+        # A resumed run's photos that are gone have an answer of their own.
+        stopped = isinstance(error, OSError) or (isinstance(error, PhotosError) and not self.was_begun)
+        if error is not None and stopped and self.is_begun(self.run):
             error.add_note(f"What was finished is kept. Once that is mended, go on with: {self.command}")
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             if self.is_begun(self.run):

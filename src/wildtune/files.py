@@ -19,10 +19,13 @@ import platformdirs
 
 from wildtune.errors import CommandError, PhotosError
 
+# The index of a cross-validation; a folder that has one holds several runs.
+FOLDS_INDEX = "folds.json"
+
 
 def user_path(path: str | Path) -> Path:
-    """Return a path as its user means it: a `~` before it is their home."""
-    return Path(path).expanduser()
+    """Return a path as its user means it: a `~` before it is their home; that of a user who is not known stays."""
+    return Path(os.path.expanduser(path))
 
 
 def sha256_file(path: Path) -> str:
@@ -38,13 +41,13 @@ def sha256_array(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def require_place(path: Path, option: str = "--out") -> None:
-    """Raise CommandError where nothing can be made at `path`, which `option` gave: ask before any work is done."""
-    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    if there != path and not there.is_dir():
-        raise CommandError(f"{option} {path} lies below {there}, which is no folder. Choose another.")
-    if not os.access(there, os.W_OK):
-        raise CommandError(f"{option} {path} cannot be written: you may not write to {there}. Choose another.")
+def require_place(path: Path) -> None:
+    """Raise CommandError where no file or folder can be made at `path`, that of --out: ask before any work is done."""
+    folder = path if path.is_dir() else next((p for p in path.absolute().parents if os.path.lexists(p)), None)
+    if folder is None or not folder.is_dir():
+        raise CommandError(f"--out {path} lies below {folder or path.anchor}, which is no folder. Choose another.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(f"--out {path} cannot be written: you may not write to {folder}. Choose another.")
 
 
 @contextmanager
@@ -118,17 +121,34 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CommandError(f"{path} is missing. Bring back the file that wildtune wrote there.") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise CommandError(f"{path} is damaged: {error}\nBring back the file that wildtune wrote there.") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        # The first lines of pydantic's message count the mistakes and name one.
+        reason = f"{error} is not in it" if isinstance(error, KeyError) else " ".join(str(error).split("\n")[:3])
+        raise CommandError(
+            f"{path} is damaged, or of another version of wildtune: {reason}.\n"
+            "Bring back the file that wildtune wrote there."
+        ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the table that wildtune wrote to `path` as JSON; raises CommandError where it is missing or damaged."""
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Return the table that wildtune wrote to `path` as JSON.
+
+    Raises CommandError where the file is missing or damaged, or `keys` are not all in it.
+    """
     with reading(path):
         table = json.loads(path.read_text("utf-8"))
         if not isinstance(table, dict):
-            raise ValueError(f"expected a table. Got {json.dumps(table)[:60]}")
+            raise ValueError(f"expected a table, got {json.dumps(table)[:60]}")
+        missing = [key for key in keys if key not in table]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is not in it")
         return table
+
+
+def require_single_run(folder: Path) -> None:
+    """Raise CommandError where a folder holds a cross-validation and one run, or its bundle, is asked for."""
+    if (folder / FOLDS_INDEX).exists():
+        raise CommandError(f"{folder} holds a cross-validation. Give one of its runs, such as {folder / 'fold-1'}.")
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]], quoted: bool = False) -> str:

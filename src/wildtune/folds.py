@@ -28,8 +28,6 @@ from wildtune.recipe import Recipe, create_recipe, dump_recipe, load_recipe
 from wildtune.report.folds import render_folds
 from wildtune.train.plan import Plan, load_plan
 
-_INDEX = "folds.json"
-
 
 @dataclass(frozen=True)
 class Folds:
@@ -64,7 +62,7 @@ def train_folds(
     if _is_taken(out):
         hint = f", or go on with it: wildtune train --resume {out}" if is_folds(out) else "."
         raise CommandError(f"{out} exists already. Choose another --out{hint}")
-    job.require_outside(out, photos)
+    job.require_out_folder(out, photos)
     if corrections:
         load_corrections(files.user_path(corrections))  # a mistake in them is said before anything is written
     recipe = job.with_absolute_paths(_of_fold(recipe, folds, 1))
@@ -73,7 +71,7 @@ def train_folds(
     about: dict[str, Any] = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **runtime.environment()}
     about |= {**job.places_record(photos, detections), **spoken.record()}
     files.write_json(out / "environment.json", about)
-    files.write_text(out / _INDEX, json.dumps({"count": folds}) + "\n")
+    files.write_text(out / files.FOLDS_INDEX, json.dumps({"count": folds}) + "\n")
     return _go_on(out, recipe, photos, detections, None, reporter or Reporter(), spoken)
 
 
@@ -90,11 +88,11 @@ def resume_folds(
     CommandError when the folder holds none.
     """
     folder = files.user_path(folder)
-    missing = [name for name in (_INDEX, "recipe.toml", "environment.json") if not (folder / name).exists()]
+    missing = [name for name in (files.FOLDS_INDEX, "recipe.toml", "environment.json") if not (folder / name).exists()]
     if missing:
         raise CommandError(f"{folder} holds no cross-validation to go on with: {', '.join(missing)} is not there.")
     recipe = load_recipe(str(folder / "recipe.toml"))
-    about = files.read_json(folder / "environment.json")
+    about = files.read_json(folder / "environment.json", "photos")
     detections = job.moved_detections(folder, about.get("detections"), detections_path)
     spoken = recorded_language(about)
     return _go_on(folder, recipe, photos or about["photos"], detections, photos, reporter or Reporter(), spoken)
@@ -104,19 +102,19 @@ def _is_taken(out: Path) -> bool:
     """Say whether a folder holds more than a cross-validation that was given up before its first run had a plan."""
     if not out.exists():
         return False
-    begun = {_INDEX, "recipe.toml", "environment.json", "corrections.csv", "fold-1"}
+    begun = {files.FOLDS_INDEX, "recipe.toml", "environment.json", "corrections.csv", "fold-1"}
     names = files.names_in(out) if out.is_dir() else {""}
     return bool(names - begun) or (out / "fold-1" / "plan.toml").exists()
 
 
 def is_folds(folder: Path) -> bool:
     """Say whether a folder holds a cross-validation, finished or not."""
-    return (files.user_path(folder) / _INDEX).exists()
+    return (files.user_path(folder) / files.FOLDS_INDEX).exists()
 
 
 def saved_folds(folder: str | Path) -> FoldsEvaluation:
     """Return the scores of a finished cross-validation. Raises CommandError when it has not ended."""
-    path = files.user_path(folder) / _INDEX
+    path = files.user_path(folder) / files.FOLDS_INDEX
     saved = files.read_json(path)
     if "pooled" not in saved:
         raise CommandError(f"The folds in {folder} have not all been trained.\nGo on: wildtune train --resume {folder}")
@@ -165,7 +163,7 @@ def _go_on(
     _save_predictions(runs, out / "predictions" / "folds.csv")
     _write_page(out, plans[0], evaluation, language)
     saved = {"count": count, **evaluation.model_dump(mode="json")}
-    files.write_json(out / _INDEX, saved)
+    files.write_json(out / files.FOLDS_INDEX, saved)
     reporter.say(f"{describe_folds(evaluation)}\npage: {out / 'folds.html'}")
     return Folds(out, runs, evaluation)
 
@@ -178,7 +176,12 @@ def _write_page(out: Path, plan: Plan, evaluation: FoldsEvaluation, language: La
 
 
 def report_again(run: str | Path, language: str, *, reporter: Reporter | None = None) -> Path:
-    """Do what `job.report_again` does; of a finished cross-validation write its page and its folds' reports anew."""
+    """Write the report of a finished run anew in a language ("en" or "ru"), or a cross-validation's page and reports.
+
+    Nothing is scored again. Pictures need the photos: those that are unchanged where the run had them are shown.
+    Returns the path of the run's report, or of the cross-validation's page. Raises CommandError as `job.report_again`
+    does.
+    """
     folder, spoken, reporter = files.user_path(run), find_language(language), reporter or Reporter()
     if not is_folds(folder):
         return job.report_again(folder, language, reporter=reporter)

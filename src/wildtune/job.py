@@ -80,15 +80,15 @@ def train(
     """Train a classifier on photos, or on the crops of `detections`, and leave every promised file in `out`, new.
 
     `corrections` is a CSV file of decisions on single photos (see `photos.corrections`), `language` that of the
-    report ("en" or "ru"). Raises CommandError when `out` already holds something or there is no such language,
-    PhotosError, WeightsError or RecipeError for what cannot be used. The photos are
-    only read.
+    report ("en" or "ru"). Raises CommandError when `out` already holds something, lies among the photos or cannot be
+    written, or there is no such language; PhotosError, WeightsError or RecipeError for what cannot be used. The photos
+    are only read.
     """
     out, reporter, spoken = files.user_path(out), reporter or Reporter(), find_language(language)
     if out.exists() and (not out.is_dir() or files.names_in(out) - _BEFORE_THE_PLAN):
         hint = f", or go on with it: wildtune train --resume {out}" if (out / "plan.toml").exists() else "."
         raise CommandError(f"{out} exists already. Choose another --out{hint}")
-    require_outside(out, photos)
+    require_out_folder(out, photos)
     check_backbone(recipe.backbone)
     recipe = with_absolute_paths(recipe)
     catalogue = load_corrected(photos, reporter, detections, corrections)
@@ -141,7 +141,7 @@ def resume(
             "Start one: wildtune train PHOTOS --out DIR"
         )
     recipe, plan = load_recipe(str(folder / "recipe.toml")), load_plan(folder / "plan.toml")
-    about = files.read_json(folder / "environment.json")
+    about = files.read_json(folder / "environment.json", "packages", "photos")
     spoken = recorded_language(about)
     now = runtime.environment()["packages"]
     changed = [f"{name} {old} -> {now.get(name)}" for name, old in about["packages"].items() if now.get(name) != old]
@@ -183,8 +183,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's classifier on labelled photos it has not been trained on, or on the crops of `detections`.
 
-    Photos whose label the classifier does not know are left out, and said so. Raises PhotosError when none is
-    left.
+    Photos whose label the classifier does not know are left out, and said so; those that cannot be read are counted in
+    `without_prediction`. Raises PhotosError when none is left that can be used, CommandError when there is no
+    classifier.
     """
     reporter = reporter or Reporter()
     bundle = load_bundle(run)
@@ -213,11 +214,10 @@ def evaluate(
 
 
 def saved_scores(run: str | Path) -> RunEvaluation:
-    """Return all scores of a finished run. Raises CommandError when it has none yet."""
+    """Return all scores of a finished run. Raises CommandError when it has none yet, or there is no run."""
     path = files.user_path(run) / "evaluation.json"
     folder = path.parent
-    if (folder / "folds.json").exists():
-        raise CommandError(f"{run} holds a cross-validation. Give one of its runs, such as {folder / 'fold-1'}.")
+    files.require_single_run(folder)
     if not path.exists() and (folder / "plan.toml").exists():
         raise CommandError(
             f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
@@ -242,13 +242,13 @@ def check(
 
     The recipe's backbone, weights and input give the features for these. With `out` the page `check.html`,
     `findings.csv` and `label_ranking.csv` are written to that folder. Raises CommandError when that lies among the
-    photos, and WeightsError for weights named in the recipe that cannot be used; those that cannot be downloaded are
-    only said to be missing.
+    photos or cannot be written, and WeightsError for weights named in the recipe that cannot be used; those that cannot
+    be downloaded are only said to be missing.
     """
     reporter = reporter or Reporter()
     if out is not None:
         out = files.user_path(out)
-        require_outside(out, photos)
+        require_out_folder(out, photos)
     if recipe is not None and recipe.weights not in ("auto", "none"):
         require_file(recipe.weights)
     catalogue = load_catalogue(photos, reporter, detections)
@@ -270,7 +270,7 @@ def check(
     return findings
 
 
-def demo(out: str | Path, reporter: Reporter | None = None, language: str = "en") -> Run:
+def demo(out: str | Path, *, reporter: Reporter | None = None, language: str = "en") -> Run:
     """Generate photos in `out`/photos and do the whole job on them, with the embedded weights, in `out`/run.
 
     `language` is that of the report, as in `train`.
@@ -425,14 +425,19 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def require_outside(out: Path, photos: str | Path) -> None:
+def require_out_folder(out: Path, photos: str | Path) -> None:
     """Raise CommandError when a folder to write to lies among the photos, or cannot be made or written to."""
-    where = files.user_path(photos)
-    if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
-        raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
+    require_outside(out, photos)
     if out.exists() and not out.is_dir():
         raise CommandError(f"--out {out} must be a folder, and is a file. Choose another.")
     files.require_place(out)
+
+
+def require_outside(out: Path, photos: str | Path) -> None:
+    """Raise CommandError when what is to be written lies among the photos."""
+    where = files.user_path(photos)
+    if where.is_dir() and out.resolve().is_relative_to(where.resolve()):
+        raise CommandError(f"--out {out} lies inside the photos' folder, which is never written to. Choose another.")
 
 
 def _whole_set_notices(catalogue: Catalogue, findings: Findings) -> list[str]:
@@ -527,7 +532,7 @@ def report_again(run: str | Path, language: str, *, reporter: Reporter | None = 
     plan, bundle = load_plan(folder / "plan.toml"), load_bundle(folder)
     shown = load_predictions(folder / "predictions" / f"{evaluation.headline.side}.csv")
     content = gather_content(folder, plan, load_findings(folder / "findings.csv"), evaluation, shown, spoken)
-    about = files.read_json(folder / "environment.json")
+    about = files.read_json(folder / "environment.json", "photos")
     try:
         crops = Detections(**about["detections"]) if about.get("detections") else None
         catalogue = load_photos(about["photos"], read=False, detections=crops)

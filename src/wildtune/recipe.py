@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pydantic
 import tomlkit
 
+from wildtune import files
 from wildtune.errors import RecipeError
 
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
@@ -263,7 +264,7 @@ def builtin_recipes() -> dict[str, str]:
 def load_recipe(name: str | Path = "default", changes: Sequence[str] = (), **values: Any) -> Recipe:
     """Read a recipe by name or from a TOML file, with changes.
 
-    `changes` are "dotted.key=value" strings as given to `--set`, values in TOML (a bare word is a string);
+    `changes` are "dotted.key=value" strings as given to `--set`, values in TOML (a bare word is a string), or one such;
     `values` replace top-level keys, and may be paths where a recipe has the text of one.
     Raises RecipeError naming every mistake at once.
     """
@@ -325,7 +326,7 @@ def _read_table(name: str) -> tuple[dict[str, Any], str]:
     builtin = builtin_recipes()
     if name in builtin:
         return tomllib.loads(builtin[name]), f"recipe '{name}'"
-    path = Path(name).expanduser()
+    path = files.user_path(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, builtin, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -71,7 +71,8 @@ def tune(
     folder, spoken = folder_of(out), find_language(language)
     _check_out(out, folder)
     _check_budget(trials, minutes)
-    job.require_outside(folder, photos)
+    job.require_outside(out, photos)
+    files.require_place(out)
     check_backbone(recipe.backbone)
     _head_stage(recipe)
     recipe = job.with_absolute_paths(recipe)
@@ -109,7 +110,7 @@ def resume_tuning(
     if not (folder / _ABOUT).exists():
         raise CommandError(f"{folder} holds no tuning to go on with. Start one: wildtune tune PHOTOS --out {out}")
     _check_budget(trials, minutes)
-    about = files.read_json(folder / _ABOUT)
+    about = files.read_json(folder / _ABOUT, "photos", "data_key")
     recorded_language(about)  # one that is not known is better said now than after the search
     recipe = load_recipe(str(folder / "start.toml"))
     command = f"wildtune tune --resume --out {out}"
@@ -388,7 +389,8 @@ def _check_out(out: Path, folder: Path) -> None:
             f"{folder} holds a tuning already. Choose another --out, or go on with it:\n"
             f"wildtune tune --resume --out {out}"
         )
-    if out.exists() or (folder.exists() and files.names_in(folder) - _BEFORE_THE_TRIALS):
+    is_taken = folder.exists() and (not folder.is_dir() or files.names_in(folder) - _BEFORE_THE_TRIALS)
+    if out.exists() or is_taken:
         raise CommandError(f"{out if out.exists() else folder} exists already. Choose another --out.")
 
 

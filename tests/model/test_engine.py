@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wildtune import runtime
 from wildtune.model import engine as engines
 from wildtune.model import saved_networks
 from wildtune.model.backbone import create_classifier
@@ -135,6 +136,8 @@ def test_a_network_taken_over_before_is_found_again(cache: Path, monkeypatch: py
     assert torch.equal(again(IMAGES), expected)
     assert create("openvino", identity="another").kind == "torch", "else the identity does not count"
     assert find_engine("one", 48, 1) is None
+    monkeypatch.setattr(runtime, "processor_kind", lambda: "another")
+    assert find_engine("one", 32, 1) is None, "it was held against torch on another processor"
 
 
 def test_the_first_answer_is_given_before_there_are_threads(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

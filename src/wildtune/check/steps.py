@@ -97,7 +97,7 @@ def judge_photos(findings: Findings, recipe: Recipe, progress: ProgressCallback 
         return Judgement(None, None, f"label errors were not looked for: {RANDOM_WEIGHTS}")
     photos = [photo for photo in findings.usable if photo.label]
     if not photos:
-        return Judgement(None, None, "label errors were not looked for: no photo is usable")
+        return Judgement(None, None, "label errors were not looked for: no usable photo has a label")
     features = extract_features(findings.catalogue, photos, recipe, progress)
     groups = create_groups(findings, photos)
     ranking = rank_labels(photos, features, groups, recipe.seed)

@@ -157,8 +157,9 @@ def save_learning_curve(curve: LearningCurve, path: Path) -> None:
 
 
 def load_learning_curve(path: Path) -> LearningCurve:
-    """Read a curve that `save_learning_curve` wrote."""
-    return LearningCurve.model_validate_json(path.read_text("utf-8"))
+    """Read a curve that `save_learning_curve` wrote. Raises CommandError where it is missing or damaged."""
+    with files.reading(path):
+        return LearningCurve.model_validate_json(path.read_text("utf-8"))
 
 
 def describe_learning_curve(curve: LearningCurve) -> str:

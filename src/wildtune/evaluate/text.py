@@ -33,5 +33,7 @@ def describe_evaluation(evaluation: Evaluation) -> str:
         taken = f"{score.taken_for} ({score.taken_for_count})" if score.taken_for else "-"
         lines.append(f"{score.name:24} {score.photos:6}  {score.recall:6.1%}  {precision:>9}  {taken}")
     if evaluation.without_prediction:
-        lines.append(f"{counted(evaluation.without_prediction, 'photo')} could not be read")
+        lines.append(
+            f"{counted(evaluation.without_prediction, 'photo')} without a prediction, because they could not be read"
+        )
     return "\n".join(lines)

@@ -125,8 +125,7 @@ def bundle_folder(folder: Path) -> Path:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     about_file = folder / _ABOUT
-    if (folder / "folds.json").exists():
-        raise CommandError(f"{folder} holds a cross-validation. Give one of its runs, such as {folder / 'fold-1'}.")
+    files.require_single_run(folder)
     if not about_file.exists():
         raise CommandError(
             f"There is no bundle in {folder}: expected bundle.json, config.json and model.safetensors.\n"

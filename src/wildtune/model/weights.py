@@ -59,7 +59,7 @@ def create_pretrained(
 
 def require_file(weights: str) -> Path:
     """Return the path of a weights file; raises WeightsError when there is no such file."""
-    path = Path(weights).expanduser()
+    path = files.user_path(weights)
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file {path}.\nGive the path of a .safetensors, .pth or Keras .h5 file to --weights."

@@ -195,7 +195,7 @@ def _load_kept_sides(path: str) -> dict[str, str]:
     if not path:
         return {}
     try:
-        kept = {row["sha256"]: row["split"] for row in _read_rows(Path(path)) if row["sha256"]}
+        kept = {row["sha256"]: row["split"] for row in _read_rows(files.user_path(path)) if row["sha256"]}
     except PhotosError as error:
         raise PhotosError(f"split.keep: {error}") from error
     except KeyError as error:

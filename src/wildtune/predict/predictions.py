@@ -118,7 +118,7 @@ def save_predictions(predictions: Predictions, path: Path) -> None:
 def load_predictions(path: Path) -> Predictions:
     """Read a CSV file of predictions; the logits are the logarithms of its probabilities, which are calibrated already.
 
-    Raises PhotosError where the file is not one written by wildtune.
+    Raises PhotosError where the file is not one written by wildtune, or damaged.
     """
     with open(path, encoding="utf-8", newline="") as handle:
         reader = csv.DictReader(handle)
@@ -134,7 +134,10 @@ def load_predictions(path: Path) -> Predictions:
     logits = np.full((len(rows), len(class_names)), np.nan, dtype=np.float32)
     for number, row in enumerate(rows):
         if not row["error"]:
-            probs = np.array([float(row[f"p_{name}"]) for name in class_names])
+            try:
+                probs = np.array([float(row[f"p_{name}"]) for name in class_names])
+            except (TypeError, ValueError) as error:
+                raise PhotosError(f"{path} is damaged at {row['path']}: {error}.") from error
             logits[number] = np.log(np.maximum(probs, 1e-7))
     return Predictions(
         paths=tuple(row["path"] for row in rows),

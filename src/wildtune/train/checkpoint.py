@@ -113,13 +113,13 @@ def load_progress(run: Path) -> Progress:
     try:
         with safe_open(path, framework="pt") as handle:
             values = json.loads(handle.metadata()["progress"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        records = [EpochRecord(**record) for record in values["records"]]
+        moves = [StageMove(**move) for move in values.get("moves", [])]
+        return Progress(**{**values, "records": records, "moves": moves})
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CommandError(
             f"{path} is damaged: {error}\nDelete it to train the run's stages anew, or train into another folder."
         ) from error
-    records = [EpochRecord(**record) for record in values["records"]]
-    moves = [StageMove(**move) for move in values.get("moves", [])]
-    return Progress(**{**values, "records": records, "moves": moves})
 
 
 def restore_training(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> None:

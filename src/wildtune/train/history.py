@@ -61,7 +61,7 @@ def save_history(records: Iterable[EpochRecord | StageMove], path: Path) -> None
 
 
 def load_history(path: Path) -> tuple[EpochRecord, ...]:
-    """Read what `save_history` wrote; no file is no history."""
+    """Read what `save_history` wrote; no file is no history. Raises CommandError where it is damaged."""
     if not path.exists():
         return ()
     with files.reading(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from wildtune import files
 from wildtune.errors import PhotosError
 from wildtune.photos.catalogue import Catalogue
 from wildtune.photos.sources.camera_traps import group_by_camera
@@ -37,7 +38,7 @@ _LAYOUTS = (
 
 def require_source(source: str | Path) -> Path:
     """Return the absolute path of a source that is there to be read; else raise PhotosError with the nearest name."""
-    path = Path(source).expanduser().absolute()
+    path = files.user_path(source).absolute()
     try:
         if os.path.isdir(path):
             visible_entries(path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wildtune import files
 from wildtune.errors import CommandError, PhotosError
 from wildtune.photos.catalogue import Catalogue, Photo, create_catalogue, crop_sha256
 from wildtune.photos.decode import Box, DecodeError, quiet_warnings, read_size
@@ -62,7 +63,7 @@ class Results:
 
 def read_results(detections: Detections) -> Results:
     """Read the detector's results. Raises PhotosError when they are not there, or with all problems of the file."""
-    path = Path(detections.path).expanduser().absolute()
+    path = files.user_path(detections.path).absolute()
     try:
         missing = "" if os.path.exists(path) else describe_missing(path)
     except OSError as error:
