@@ -169,7 +169,7 @@ def test_a_run_keeps_its_language_and_its_report_can_be_written_in_another(photo
     run, quiet = tmp_path / "run", Reporter()
     changes = ("input.size=48", "stages.0.epochs=1", "stages.0.batch_size=8")
     recipe = load_recipe("quick", changes, backbone=BACKBONE, weights="none")
-    wildtune.job.train(photos, recipe, run, quiet, language="ru")
+    wildtune.job.train(photos, recipe, run, reporter=quiet, language="ru")
     page, words = run / "report" / "index.html", run / "report" / "analysis.md"
     first = words.read_text("utf-8")
     assert '<html lang="ru">' in page.read_text("utf-8")
