@@ -14,7 +14,7 @@ import typer.main
 import wildtune
 import wildtune.errors
 import wildtune.job
-from wildtune import cli, runtime
+from wildtune import cli
 from wildtune.predict import predicting
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "numpy", "openvino")
@@ -240,17 +240,6 @@ def test_missing_photos_are_said_before_torch_is_imported(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["3", "False"]
-
-
-def test_processors_of_one_name_are_told_apart_by_what_they_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = set()
-    for flags in ("avx2 fma", "avx2 fma avx512f"):
-        known = {"model name": "AMD EPYC", "flags": flags}
-        monkeypatch.setattr(runtime, "_cpuinfo", known.__getitem__)
-        runtime.processor_kind.cache_clear()
-        kinds.add(runtime.processor_kind())
-    runtime.processor_kind.cache_clear()
-    assert len(kinds) == 2
 
 
 @pytest.mark.parametrize("cache", ["ours", "given", "not writable"])

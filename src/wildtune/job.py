@@ -329,6 +329,7 @@ def _carry_out(
     initial = plain_state(model)
     doubts = doubt_labels(plan, findings, split, cache, sides, folder, reporter)
     findings, ranking = doubts.findings, doubts.ranking
+    cache.let_go()
     model.to("cpu")
     train_stages(model, plan, sides, folder, runtime.environment()["packages"], reporter)
     provenance = _provenance(plan, detections)

@@ -70,6 +70,10 @@ class FeatureCache:
             self._engines[precision] = self._create_engine(precision)
         return self._engines[precision]
 
+    def let_go(self) -> None:
+        """Let go of what runs the backbone, whose memory others need; it is made anew when it is asked for."""
+        self._engines.clear()
+
     def count_missing(
         self, photos: Sequence[Photo], view_key: dict[str, object], precision: Precision = "float32"
     ) -> int:

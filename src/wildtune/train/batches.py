@@ -223,6 +223,7 @@ class PhotoData:
                 "compiled before"
             )
             self._compiled = compile_network(model, plan.device)
+        self._compiling = planned.compile
 
     def batches(self, epoch: int, first_step: int) -> Generator[Batch, None, None]:
         """Yield ((B, 3, size, size) inputs, (B,) targets) of freshly augmented photos.
@@ -246,6 +247,9 @@ class PhotoData:
         ahead = self._device.type == "cuda"
         for images, targets in map_in_threads(make, numbered, 1) if ahead else map(make, numbered):
             yield images.to(self._device, memory_format=torch.channels_last), targets.to(self._device)
+            if self._compiling:  # which leaves much behind, in pieces that no step can use
+                runtime.give_back_freed_memory()
+                self._compiling = False
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits in float32, computed in the planned precision."""
