@@ -90,8 +90,8 @@ def train(
     chosen = load_recipe(recipe, changes or (), backbone=backbone, weights=weights)
     _require_photos(photos)
     with _quick_imports():
+        from wildtune import files, job
         from wildtune import folds as cross_validation
-        from wildtune import job
 
     if resume is not None:
         others = (backbone, weights, changes, corrections, out, folds)
@@ -100,7 +100,7 @@ def train(
                 "--resume goes on with the run's own recipe, threshold and language: give it no other option than "
                 "PHOTOS and --detections, each only where they have moved."
             )
-        go_on = cross_validation.resume_folds if cross_validation.is_folds(resume) else job.resume
+        go_on = cross_validation.resume_folds if files.is_folds(files.user_path(resume)) else job.resume
         with _saying_how_to_resume(resume):
             go_on(resume, photos, detections_path=detections)
         return
@@ -136,12 +136,12 @@ def check(
         raise CommandError("--no-model looks for no label errors, so --backbone and --weights are not needed with it.")
     recipe = None if no_model else load_recipe("default", backbone=backbone, weights=weights)
     _require_photos(photos)
+    table = _file_place(out, "findings.csv") if out is not None and out.suffix.lower() == ".csv" else None
     with _quick_imports():
         from wildtune import job
         from wildtune.photos.audit import save_findings
         from wildtune.wording import plain
 
-    table = _file_place(out, "findings.csv") if out is not None and out.suffix.lower() == ".csv" else None
     chosen = _detections(detections, detection_threshold)
     findings = job.check(photos, detections=chosen, recipe=recipe, out=None if table else out)
     for finding in findings.findings:
@@ -212,7 +212,7 @@ def evaluate(
 ) -> None:
     """Show a run's scores, or score it on other labelled PHOTOS."""
     with _quick_imports():
-        from wildtune import folds, job
+        from wildtune import files, folds, job
     from wildtune.evaluate.folds import describe_folds
     from wildtune.evaluate.text import describe_evaluation
     from wildtune.evaluate.trust import describe_trust
@@ -226,7 +226,7 @@ def evaluate(
     if photos is None:
         if detections is not None:
             raise CommandError("--detections crops other photos: give them too, wildtune evaluate RUN PHOTOS.")
-        if folds.is_folds(run):
+        if files.is_folds(files.user_path(run)):
             print(describe_folds(folds.saved_folds(run)))
         else:
             saved = job.saved_scores(run)
@@ -402,15 +402,17 @@ def _holds_a_plan(run: Path) -> bool:
     return any((folder / "plan.toml").exists() for folder in (run, *run.glob("fold-*")))
 
 
-def _notes(error: BaseException) -> list[str]:
-    return getattr(error, "__notes__", [])
+def _print_error(message: str, error: BaseException) -> None:
+    print("\n".join([f"wildtune: {message}", *getattr(error, "__notes__", [])]), file=sys.stderr)
 
 
 class _saying_how_to_resume:
     """On Ctrl-C within the block, make the last line say how to go on; and where photos or disk stop what was begun."""
 
     def __init__(self, run: Path, command: str = "", is_begun: Callable[[Path], bool] = _holds_a_plan) -> None:
-        self.run, self.is_begun = Path(os.path.expanduser(run)), is_begun
+        from wildtune import files
+
+        self.run, self.is_begun = files.user_path(run), is_begun
         self.command = command or f"wildtune train --resume {run}"
 
     def __enter__(self) -> None:
@@ -450,13 +452,13 @@ def main() -> None:
     except WildtuneError as error:
         if debug:
             raise
-        print("\n".join([f"wildtune: {error}", *_notes(error)]), file=sys.stderr)
+        _print_error(str(error), error)
         sys.exit(error.exit_status)
     except OSError as error:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print("\n".join([f"wildtune: {where}{error.strerror or error}.", *_notes(error)]), file=sys.stderr)
+        _print_error(f"{where}{error.strerror or error}.", error)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         # torch has no type of its own for the memory of a CPU, whose allocators say one of these.

@@ -145,9 +145,14 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         return table
 
 
+def is_folds(folder: Path) -> bool:
+    """Say whether a folder holds a cross-validation, finished or not."""
+    return (folder / FOLDS_INDEX).exists()
+
+
 def require_single_run(folder: Path) -> None:
     """Raise CommandError where a folder holds a cross-validation and one run, or its bundle, is asked for."""
-    if (folder / FOLDS_INDEX).exists():
+    if is_folds(folder):
         raise CommandError(f"{folder} holds a cross-validation. Give one of its runs, such as {folder / 'fold-1'}.")
 
 

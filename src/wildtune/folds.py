@@ -60,7 +60,7 @@ def train_folds(
     if folds < 2:
         raise CommandError(f"Cross-validation needs at least 2 folds. Got {folds}.")
     if _is_taken(out):
-        hint = f", or go on with it: wildtune train --resume {out}" if is_folds(out) else "."
+        hint = f", or go on with it: wildtune train --resume {out}" if files.is_folds(out) else "."
         raise CommandError(f"{out} exists already. Choose another --out{hint}")
     job.require_out_folder(out, photos)
     if corrections:
@@ -107,11 +107,6 @@ def _is_taken(out: Path) -> bool:
     return bool(names - begun) or (out / "fold-1" / "plan.toml").exists()
 
 
-def is_folds(folder: Path) -> bool:
-    """Say whether a folder holds a cross-validation, finished or not."""
-    return (files.user_path(folder) / files.FOLDS_INDEX).exists()
-
-
 def saved_folds(folder: str | Path) -> FoldsEvaluation:
     """Return the scores of a finished cross-validation. Raises CommandError when it has not ended."""
     path = files.user_path(folder) / files.FOLDS_INDEX
@@ -150,9 +145,14 @@ def _go_on(
             job.resume(run, moved, detections_path=detections.path if detections else None, reporter=reporter)
         else:
             reporter.say(f"fold {fold} of {count}")
-            of_fold, spoken = _of_fold(recipe, count, fold), language.code
             job.train(
-                source, of_fold, run, reporter=reporter, detections=detections, corrections=corrections, language=spoken
+                source,
+                _of_fold(recipe, count, fold),
+                run,
+                reporter=reporter,
+                detections=detections,
+                corrections=corrections,
+                language=language.code,
             )
     _require_same_photos(runs)
     for run in (out, *runs):
@@ -183,7 +183,7 @@ def report_again(run: str | Path, language: str, *, reporter: Reporter | None = 
     does.
     """
     folder, spoken, reporter = files.user_path(run), find_language(language), reporter or Reporter()
-    if not is_folds(folder):
+    if not files.is_folds(folder):
         return job.report_again(folder, language, reporter=reporter)
     evaluation = saved_folds(folder)
     runs = [folder / f"fold-{fold.fold}" for fold in evaluation.folds]

@@ -215,19 +215,16 @@ def evaluate(
 
 def saved_scores(run: str | Path) -> RunEvaluation:
     """Return all scores of a finished run. Raises CommandError when it has none yet, or there is no run."""
-    path = files.user_path(run) / "evaluation.json"
-    folder = path.parent
+    folder = files.user_path(run)
     files.require_single_run(folder)
-    if not path.exists() and (folder / "plan.toml").exists():
+    if (folder / "evaluation.json").exists():
+        return load_evaluation(folder / "evaluation.json")
+    if (folder / "plan.toml").exists():
         raise CommandError(
             f"{run} has no evaluation.json: its training has not ended.\nGo on: wildtune train --resume {run}"
         )
-    if not path.exists():
-        what = "a bundle, which has no scores" if (folder / "bundle.json").exists() else "no run folder"
-        raise CommandError(
-            f"{run} is {what}. Give the folder that `wildtune train` has written, or PHOTOS to score it on."
-        )
-    return load_evaluation(path)
+    what = "a bundle, which has no scores" if (folder / "bundle.json").exists() else "no run folder"
+    raise CommandError(f"{run} is {what}. Give the folder that `wildtune train` has written, or PHOTOS to score it on.")
 
 
 def check(

@@ -150,7 +150,7 @@ def compare_runs(runs: Sequence[str | Path]) -> RunsComparison:
 
 def load_contender(run: Path) -> Contender:
     """Read a run's test predictions and split, or a cross-validation's out-of-fold predictions."""
-    folds = (run / files.FOLDS_INDEX).exists()
+    folds = files.is_folds(run)
     found = run / "predictions" / ("folds.csv" if folds else "test.csv")
     split = (run / "fold-1" if folds else run) / "split.csv"
     for path in (split, found):

@@ -43,7 +43,9 @@ def write_report(content: RunContent, folder: str | Path) -> Path:
 
     Each file is replaced whole, and the same content gives the same bytes.
     """
-    folder, sections, charts = files.user_path(folder), write_analysis(content), create_charts(content)
+    folder = files.user_path(folder)
+    sections = write_analysis(content)
+    charts = create_charts(content)
     for name, svg in charts.items():
         files.write_text(folder / f"{name}.svg", svg)
     files.write_text(folder / "analysis.md", analysis_markdown(content.title, sections))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from wildtune import files
 
@@ -55,6 +56,9 @@ class StageMove:
     batchnorm_unchanged: bool
 
 
+Record = TypeVar("Record", EpochRecord, StageMove)
+
+
 def save_history(records: Iterable[EpochRecord | StageMove], path: Path) -> None:
     """Write one JSON object a line."""
     files.write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records))
@@ -62,15 +66,19 @@ def save_history(records: Iterable[EpochRecord | StageMove], path: Path) -> None
 
 def load_history(path: Path) -> tuple[EpochRecord, ...]:
     """Read what `save_history` wrote; no file is no history. Raises CommandError where it is damaged."""
-    if not path.exists():
-        return ()
-    with files.reading(path):
-        return tuple(EpochRecord(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
+    return _load(EpochRecord, path)
 
 
 def load_moves(path: Path) -> tuple[StageMove, ...]:
-    """Read how far each stage moved its weights; no file, as in runs of the time before there was one, is nothing."""
+    """Read how far each stage moved its weights; no file, as in runs of the time before there was one, is nothing.
+
+    Raises CommandError where it is damaged.
+    """
+    return _load(StageMove, path)
+
+
+def _load(kind: type[Record], path: Path) -> tuple[Record, ...]:
     if not path.exists():
         return ()
     with files.reading(path):
-        return tuple(StageMove(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
+        return tuple(kind(**json.loads(line)) for line in path.read_text("utf-8").splitlines())
